@@ -1,0 +1,25 @@
+//! Exact Wasserstein distances between Mixture-of-Experts routing fingerprints, and farthest point sampling over them.
+//!
+//! Every ground metric on offer makes the sum over layers of the 1-D Wasserstein distance an L1 distance between two
+//! vectors of features ([`ground`]). Below that there is one L1 kernel ([`l1`]), a tiled matrix over it ([`matrix`]),
+//! and farthest point sampling with ([`fps`]) or without ([`select`]) that matrix.
+//!
+//! The crate knows nothing of Python. Long calls take a [`task::Task`], through which another thread follows and
+//! cancels them, and run on the rayon pool that they are called in. No result depends on the number of threads or on
+//! the instruction set.
+
+mod aligned;
+pub mod bounds;
+pub mod error;
+pub mod fps;
+pub mod ground;
+pub mod l1;
+pub mod matrix;
+pub mod output;
+pub mod sample;
+pub mod select;
+pub mod start;
+pub mod sum;
+pub mod task;
+
+pub use error::{Error, Result};

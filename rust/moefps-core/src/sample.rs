@@ -1,0 +1,101 @@
+//! What comes in: an array `[N, L, E]` of routing distributions in any float type and any memory order.
+
+use half::f16;
+use ndarray::ArrayView3;
+
+use crate::{Error, Result};
+
+/// A borrowed array `[samples, layers, experts]`. Nothing is copied; rows are read as float64 one at a time.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// Half precision.
+    F16(ArrayView3<'a, f16>),
+    /// Single precision.
+    F32(ArrayView3<'a, f32>),
+    /// Double precision.
+    F64(ArrayView3<'a, f64>),
+}
+
+/// Fingerprints with the name that error messages call them by.
+#[derive(Clone, Copy, Debug)]
+pub struct Samples<'a> {
+    /// The argument's name, such as `X`.
+    pub name: &'static str,
+    /// The array itself.
+    pub values: Values<'a>,
+    /// Whether rows with any positive sum are accepted.
+    pub normalize: bool,
+}
+
+impl Samples<'_> {
+    /// `(samples, layers, experts)`.
+    #[must_use]
+    pub fn shape(&self) -> (usize, usize, usize) {
+        match &self.values {
+            Values::F16(x) => x.dim(),
+            Values::F32(x) => x.dim(),
+            Values::F64(x) => x.dim(),
+        }
+    }
+
+    /// How far from 1 a row may sum, and the dtype's name. Generous towards rounding, not towards mistakes.
+    #[must_use]
+    pub fn tolerance(&self) -> (f64, &'static str) {
+        match self.values {
+            Values::F16(_) => (2e-3, "float16"),
+            Values::F32(_) => (1e-4, "float32"),
+            Values::F64(_) => (1e-6, "float64"),
+        }
+    }
+
+    /// Copies row `(sample, layer)` into `row` as float64.
+    pub(crate) fn read(&self, sample: usize, layer: usize, row: &mut [f64]) {
+        fn copy<T: Copy>(from: &ArrayView3<'_, T>, at: [usize; 2], to: &mut [f64], cast: impl Fn(T) -> f64) {
+            let from = from.index_axis(ndarray::Axis(0), at[0]);
+            let from = from.index_axis(ndarray::Axis(0), at[1]);
+            if let Some(from) = from.to_slice() {
+                for (to, &from) in to.iter_mut().zip(from) {
+                    *to = cast(from);
+                }
+            } else {
+                for (to, &from) in to.iter_mut().zip(from) {
+                    *to = cast(from);
+                }
+            }
+        }
+        match &self.values {
+            Values::F16(x) => copy(x, [sample, layer], row, f16::to_f64),
+            Values::F32(x) => copy(x, [sample, layer], row, f64::from),
+            Values::F64(x) => copy(x, [sample, layer], row, |v| v),
+        }
+    }
+
+    /// Says what is wrong with a row whose checks failed, or accepts it.
+    ///
+    /// `total` is the row's float64 sum, added up from expert 0 on.
+    pub(crate) fn check(&self, sample: usize, layer: usize, row: &[f64], total: f64) -> Result<()> {
+        let name = self.name;
+        if let Some(expert) = row.iter().position(|p| !p.is_finite() || *p < 0.0) {
+            return Err(Error::Data(format!(
+                "{name}: sample {sample}, layer {layer}, expert {expert} is {}; accepted: finite numbers >= 0",
+                row[expert]
+            )));
+        }
+        if total == 0.0 {
+            return Err(Error::Data(format!(
+                "{name}: sample {sample}, layer {layer} is all zeros; accepted: rows that sum to 1"
+            )));
+        }
+        if !total.is_finite() {
+            return Err(Error::Data(format!("{name}: sample {sample}, layer {layer} sums to {total}")));
+        }
+        let (tolerance, dtype) = self.tolerance();
+        if !self.normalize && (total - 1.0).abs() > tolerance {
+            return Err(Error::Data(format!(
+                "{name}: sample {sample}, layer {layer} sums to {total}; accepted: 1 within {tolerance:e} for {dtype}, \
+                 or any positive sum with normalize=True"
+            )));
+        }
+        Ok(())
+    }
+}
