@@ -1,0 +1,99 @@
+"""Fingerprints of Mixture-of-Experts routing: distances between them, and selections that cover them.
+
+A fingerprint is an array ``[L, E]`` (layers x experts) whose rows are the shares of a sample's routing that each
+expert of a layer got. Everything here takes N of them as an array ``[N, L, E]``:
+
+- `wasserstein_matrix`, `wasserstein_cross`: the distances, exact and fast;
+- `select`: M of N samples that cover the rest, without the matrix; `fps`: the same on any distance matrix;
+- `evaluate_selection`, `typicality`: how good a selection is, and how common each sample is.
+
+Names are imported when they are first used, so ``import moefps`` costs no more than numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moefps._version import __version__
+    from moefps.errors import (
+        ArgumentError,
+        DataError,
+        DtypeError,
+        DuplicateWarning,
+        FileError,
+        MoefpsError,
+        ShapeError,
+    )
+    from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
+    from moefps.selection import (
+        FarthestPointSampler,
+        RandomInterval,
+        Selection,
+        SelectionEvaluation,
+        evaluate_selection,
+        fps,
+        select,
+        typicality,
+    )
+
+# Where each public name lives.
+_HOME = {
+    "__version__": "moefps._version",
+    "ArgumentError": "moefps.errors",
+    "DataError": "moefps.errors",
+    "DtypeError": "moefps.errors",
+    "DuplicateWarning": "moefps.errors",
+    "FileError": "moefps.errors",
+    "MoefpsError": "moefps.errors",
+    "ShapeError": "moefps.errors",
+    "mean_distances": "moefps.kernels",
+    "simd_levels": "moefps.kernels",
+    "wasserstein_cross": "moefps.kernels",
+    "wasserstein_matrix": "moefps.kernels",
+    "FarthestPointSampler": "moefps.selection",
+    "RandomInterval": "moefps.selection",
+    "Selection": "moefps.selection",
+    "SelectionEvaluation": "moefps.selection",
+    "evaluate_selection": "moefps.selection",
+    "fps": "moefps.selection",
+    "select": "moefps.selection",
+    "typicality": "moefps.selection",
+}
+
+__all__ = [
+    "ArgumentError",
+    "DataError",
+    "DtypeError",
+    "DuplicateWarning",
+    "FarthestPointSampler",
+    "FileError",
+    "MoefpsError",
+    "RandomInterval",
+    "Selection",
+    "SelectionEvaluation",
+    "ShapeError",
+    "__version__",
+    "evaluate_selection",
+    "fps",
+    "mean_distances",
+    "select",
+    "simd_levels",
+    "typicality",
+    "wasserstein_cross",
+    "wasserstein_matrix",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,18 @@
+"""The only door to the Rust kernels: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from moefps._core import simd_levels
+from moefps.kernels.distance import mean_distances, wasserstein_cross, wasserstein_matrix
+from moefps.kernels.picking import Picks, cover_radii, pick_from_distances, pick_from_fingerprints
+
+__all__ = [
+    "Picks",
+    "cover_radii",
+    "mean_distances",
+    "pick_from_distances",
+    "pick_from_fingerprints",
+    "simd_levels",
+    "wasserstein_cross",
+    "wasserstein_matrix",
+]

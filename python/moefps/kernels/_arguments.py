@@ -1,0 +1,119 @@
+"""Checks of what people pass in: one line each, naming the argument, what was found and what is accepted."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from moefps._typing import Float64Array, FloatArray, Ground, Precision, Reduce
+from moefps.errors import ArgumentError, DtypeError, ShapeError
+
+FLOAT_DTYPES = "float16, float32, float64"
+
+
+class Distance(NamedTuple):
+    """The arguments that define a distance, checked; Rust reads these attributes."""
+
+    metric: str
+    positions: Float64Array | None  # [L * E], for the metric "positions"
+    reduce: str
+    layer_weights: Float64Array | None  # [L]
+    dtype: str
+    normalize: bool
+
+
+def check_float_array(name: str, array: npt.ArrayLike) -> FloatArray:
+    """Return `array` as numpy sees it, without a copy, if Rust can read it in place."""
+    found: npt.NDArray[Any] = np.asarray(array)
+    if found.dtype.kind != "f" or found.dtype.itemsize > 8:
+        raise DtypeError(f"{name}: dtype {found.dtype}; accepted: {FLOAT_DTYPES}")
+    if not found.dtype.isnative:
+        raise DtypeError(
+            f"{name}: dtype {found.dtype.str} of another byte order; accepted: {FLOAT_DTYPES} in native byte order"
+        )
+    if not found.flags.aligned or any(s % found.itemsize for s in found.strides):
+        raise DtypeError(f"{name}: elements that are not aligned; accepted: aligned arrays, such as {name}.copy()")
+    return found
+
+
+def check_fingerprints(name: str, array: npt.ArrayLike, *, at_least: int = 1) -> FloatArray:
+    """Return `array` if it has the shape ``[N, L, E]`` of fingerprints; Rust checks the values."""
+    found = check_float_array(name, array)
+    if found.ndim != 3:
+        hint = f"; for a single layer pass {name}[:, None, :]" if found.ndim == 2 else ""
+        raise ShapeError(f"{name}: {found.ndim} dimensions {found.shape}; accepted: 3, [samples, layers, experts]{hint}")
+    n, layers, experts = found.shape
+    if n < at_least or layers < 1 or experts < 2:
+        raise ShapeError(
+            f"{name}: shape {found.shape}; accepted: at least {at_least} sample{'s' * (at_least > 1)}, 1 layer and "
+            f"2 experts"
+        )
+    return found
+
+
+def check_distance(
+    shape: tuple[int, ...],
+    ground: Ground,
+    reduce: Reduce,
+    layer_weights: npt.ArrayLike | None,
+    dtype: Precision,
+    normalize: bool,
+) -> Distance:
+    """Check the arguments that define the distance and put them into the form that Rust takes."""
+    _, layers, experts = shape
+    metric, positions = _check_ground(ground, layers, experts)
+    if reduce not in ("sum", "mean"):
+        raise ArgumentError(f"reduce: {reduce!r}; accepted: 'sum', 'mean'")
+    if dtype not in ("float32", "float64"):
+        raise ArgumentError(f"dtype: {dtype!r}; accepted: 'float32', 'float64'")
+    weights = None
+    if layer_weights is not None:
+        weights = _check_numbers("layer_weights", layer_weights)
+        if weights.shape != (layers,):
+            raise ShapeError(f"layer_weights: shape {weights.shape}; accepted: ({layers},), one for each layer")
+    return Distance(metric, positions, reduce, weights, dtype, bool(normalize))
+
+
+def _check_ground(ground: Ground, layers: int, experts: int) -> tuple[str, Float64Array | None]:
+    if isinstance(ground, str):
+        if ground not in ("index", "values", "discrete"):
+            raise ArgumentError(
+                f"ground: {ground!r}; accepted: 'index', 'values', 'discrete', or an array of positions [E] or [L, E]"
+            )
+        return ground, None
+    positions = _check_numbers("ground", ground)
+    if positions.shape not in ((experts,), (layers, experts)):
+        raise ShapeError(
+            f"ground: positions of shape {positions.shape}; accepted: ({experts},) or ({layers}, {experts}), "
+            f"one for each expert"
+        )
+    return "positions", np.ascontiguousarray(np.broadcast_to(positions, (layers, experts))).reshape(-1)
+
+
+def _check_numbers(name: str, values: npt.ArrayLike) -> Float64Array:
+    """Real numbers as float64: small arrays, in which integers are welcome."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "fiu":
+        raise DtypeError(f"{name}: dtype {found.dtype}; accepted: real numbers")
+    return np.ascontiguousarray(found, dtype=np.float64)
+
+
+def check_count(name: str, value: Any, accepted: str) -> int:
+    """Return an integer argument as int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{name}: {value!r}; accepted: {accepted}") from None
+
+
+def check_threads(n_threads: int | None) -> int | None:
+    """Return the number of threads, or None for all cores."""
+    if n_threads is None:
+        return None
+    count = check_count("n_threads", n_threads, "an integer of at least 1, or None")
+    if count < 1:
+        raise ArgumentError(f"n_threads: {count}; accepted: at least 1, or None")
+    return count
