@@ -11,6 +11,9 @@ import numpy.typing as npt
 from moefps._typing import Float64Array, FloatArray, Ground, Precision, Reduce
 from moefps.errors import ArgumentError, DtypeError, ShapeError
 
+# More than any machine has cores; a slip of the keyboard must not start a million threads.
+MOST_THREADS = 1024
+
 FLOAT_DTYPES = "float16, float32, float64"
 
 
@@ -113,7 +116,7 @@ def check_threads(n_threads: int | None) -> int | None:
     """Return the number of threads, or None for all cores."""
     if n_threads is None:
         return None
-    count = check_count("n_threads", n_threads, "an integer of at least 1, or None")
-    if count < 1:
-        raise ArgumentError(f"n_threads: {count}; accepted: at least 1, or None")
+    count = check_count("n_threads", n_threads, f"an integer from 1 to {MOST_THREADS}, or None")
+    if not 1 <= count <= MOST_THREADS:
+        raise ArgumentError(f"n_threads: {count}; accepted: 1 to {MOST_THREADS}, or None for all cores")
     return count

@@ -2,22 +2,23 @@
 
 use std::marker::PhantomData;
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
+use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use crate::{Error, Result};
 
+/// Bytes of a cache line.
 const LINE: usize = 64;
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct CacheLine([u8; LINE]);
 
 /// A zeroed matrix of `rows` rows. Each row is padded with zeros to a whole and odd number of cache lines: whole, so
 /// that a vector load never straddles two; odd, so that the same column of neighbouring rows never falls into the same
 /// cache set, as it would with the powers of two that layer and expert counts like to be.
+///
+/// The memory is mapped, not allocated: it starts on a page, and large pages can be asked for, without which every row
+/// is on a page of its own.
 pub(crate) struct AlignedMatrix<T> {
-    lines: Vec<CacheLine>,
+    memory: MmapMut,
     rows: usize,
     stride: usize,
     width: usize,
@@ -27,11 +28,12 @@ pub(crate) struct AlignedMatrix<T> {
 impl<T: Pod> AlignedMatrix<T> {
     pub(crate) fn zeroed(rows: usize, width: usize, what: &'static str) -> Result<Self> {
         let lines_per_row = (width * size_of::<T>()).div_ceil(LINE) | 1;
-        let lines = rows * lines_per_row;
-        let lines = bytemuck::allocation::try_zeroed_slice_box(lines)
-            .map_err(|()| Error::Memory { what, bytes: lines.saturating_mul(LINE) })?
-            .into_vec();
-        Ok(Self { lines, rows, stride: lines_per_row * LINE / size_of::<T>(), width, element: PhantomData })
+        let bytes = rows.saturating_mul(lines_per_row).saturating_mul(LINE);
+        let memory = MmapMut::map_anon(bytes).map_err(|_| Error::Memory { what, bytes })?;
+        #[cfg(target_os = "linux")]
+        // Advice: where the kernel has no large pages it stays with small ones.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(Self { memory, rows, stride: lines_per_row * LINE / size_of::<T>(), width, element: PhantomData })
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -49,11 +51,11 @@ impl<T: Pod> AlignedMatrix<T> {
     }
 
     pub(crate) fn as_slice(&self) -> &[T] {
-        bytemuck::cast_slice(&self.lines)
+        bytemuck::cast_slice(&self.memory)
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.lines)
+        bytemuck::cast_slice_mut(&mut self.memory)
     }
 
     /// Row `i` with its padding.

@@ -2,7 +2,7 @@
 //!
 //! Three summaries of the fixed-point features, each a bound from below on their L1 distance `d`:
 //! - coarse: `|ΣA - ΣB| ≤ Σ|a - b|` over blocks of [`COARSE`] neighbouring features of a layer, sixteen samples at once;
-//! - fine: the same over blocks of [`FINE`];
+//! - fine: the same over smaller blocks;
 //! - bytes: every feature to eight bits, `a = s·q + r`, so that `d ≥ s·Σ|q - q'| - Σ|r| - Σ|r'|`.
 //!
 //! All are in integers with their rounding taken off, so a bound can never lie above the distance.
@@ -14,12 +14,19 @@ use crate::aligned::AlignedMatrix;
 use crate::ground::FixedFeatures;
 use crate::l1::lanes::Lanes;
 use crate::l1::tile::{COLUMN, byte_distance, column_maxima, short_distance};
+use crate::l1::{Simd, for_each_simd};
 use crate::task::Task;
 
 /// Features of a coarse block.
-pub const COARSE: usize = 32;
-/// Features of a fine block.
-pub const FINE: usize = 8;
+const COARSE: usize = 32;
+
+/// Features of a fine block: fewer where layers are small.
+fn fine_size(per_layer: usize) -> usize {
+    per_layer.div_ceil(8).next_power_of_two().clamp(2, 8)
+}
+
+/// Rows that decide how features are cut down to bytes.
+const SAMPLED_ROWS: usize = 128;
 
 /// Bits that a fixed-point feature fills.
 const FEATURE_BITS: u32 = 31;
@@ -27,25 +34,17 @@ const FEATURE_BITS: u32 = 31;
 /// Blocks of neighbouring features, none of which crosses from one layer into the next.
 #[derive(Clone, Copy)]
 struct Blocks {
-    per_layer: usize,
-    size: usize,
     count: usize,
     /// Bits that are dropped from the sum of a block.
     shift: u32,
 }
 
 impl Blocks {
-    /// `bits` are what the sum of a block is cut down to.
-    fn new(features: usize, per_layer: usize, size: usize, bits: u32) -> Self {
+    /// Blocks of `size`, whose sums are cut down to what `bits` says for their count.
+    fn new(features: usize, per_layer: usize, size: usize, bits: impl Fn(usize) -> u32) -> Self {
         let sum_bits = FEATURE_BITS + size.min(per_layer).next_power_of_two().ilog2();
         let count = features / per_layer * per_layer.div_ceil(size);
-        Self { per_layer, size, count, shift: sum_bits.saturating_sub(bits) }
-    }
-
-    fn sums(self, row: &[u32]) -> impl Iterator<Item = u64> {
-        row.chunks_exact(self.per_layer)
-            .flat_map(move |layer| layer.chunks(self.size))
-            .map(move |block| block.iter().map(|&v| u64::from(v)).sum::<u64>() >> self.shift)
+        Self { count, shift: sum_bits.saturating_sub(bits(count)) }
     }
 
     /// Every block sum may have lost just under one unit.
@@ -56,50 +55,173 @@ impl Blocks {
 
 /// The summaries of all samples.
 pub(crate) struct Bounds {
-    coarse: Blocks,
-    /// `[ceil(N / COLUMN)][blocks][COLUMN]`
+    layout: Layout,
+    /// `[ceil(N / COLUMN)][coarse blocks][COLUMN]`
     coarse_columns: Vec<u32>,
     coarse_sums: Vec<u32>,
-    fine: Option<Fine>,
+    fine: AlignedMatrix<u16>,
     bytes: AlignedMatrix<u8>,
-    byte_shift: u32,
     remainders: Vec<u64>,
 }
 
-struct Fine {
-    blocks: Blocks,
-    sums: AlignedMatrix<u16>,
+/// How summaries are made of features.
+struct Layout {
+    per_layer: usize,
+    coarse: Blocks,
+    fine: Blocks,
+    fine_size: usize,
+    /// About the smallest value of each feature, taken off before it is cut down to a byte.
+    low: Vec<u32>,
+    byte_shift: u32,
+}
+
+impl Layout {
+    fn new(features: &AlignedMatrix<u32>, per_layer: usize) -> Self {
+        let width = features.width();
+        // Σ max over all coarse blocks stays below 2^31, so that twice its difference to the sums fits into 32 bits.
+        let coarse_bits = |blocks: usize| (FEATURE_BITS - 1).saturating_sub(blocks.next_power_of_two().ilog2());
+        let coarse = Blocks::new(width, per_layer, COARSE, coarse_bits);
+        let fine_size = fine_size(per_layer);
+        let fine = Blocks::new(width, per_layer, fine_size, |_| 15);
+
+        // A bound holds whatever is taken off and cut off, so a few rows may decide.
+        let rows = (0..features.rows()).step_by(features.rows().div_ceil(SAMPLED_ROWS));
+        let (mut low, mut high) = (vec![u32::MAX; width], vec![0; width]);
+        for i in rows.clone() {
+            low.iter_mut().zip(features.row(i)).for_each(|(low, &v)| *low = v.min(*low));
+            high.iter_mut().zip(features.row(i)).for_each(|(high, &v)| *high = v.max(*high));
+        }
+        let range = high.iter().zip(&low).map(|(h, l)| h - l).max().unwrap_or(0);
+        let whole = (u32::BITS - range.leading_zeros()).saturating_sub(8);
+        // A few wide features would waste the bits of all others: larger values are cut off where that loses less.
+        let loss = |shift: u32| -> u64 { rows.clone().step_by(8).map(|i| lost(features.row(i), &low, shift)).sum() };
+        let byte_shift = (whole.saturating_sub(4)..=whole).min_by_key(|&shift| loss(shift)).unwrap_or(whole);
+        Self { per_layer, coarse, fine, fine_size, low, byte_shift }
+    }
+
+    /// Bytes and blocks of one row; `sums` is room for the fine block sums before they are cut down. Returns what the
+    /// bytes lost.
+    #[inline(always)]
+    fn summarize(
+        &self,
+        row: &[u32],
+        sums: &mut [u64],
+        coarse: impl FnMut((usize, u64)),
+        fine: &mut [u16],
+        bytes: &mut [u8],
+    ) -> u64 {
+        match self.fine_size {
+            2 => block_sums::<2>(row, self.per_layer, sums),
+            4 => block_sums::<4>(row, self.per_layer, sums),
+            _ => block_sums::<8>(row, self.per_layer, sums),
+        }
+        for (out, sum) in fine.iter_mut().zip(&*sums) {
+            *out = (sum >> self.fine.shift) as u16;
+        }
+        sums.chunks_exact(self.per_layer.div_ceil(self.fine_size))
+            .flat_map(|layer| layer.chunks(COARSE / self.fine_size))
+            .map(|block| block.iter().sum::<u64>() >> self.coarse.shift)
+            .enumerate()
+            .for_each(coarse);
+        let mut lost = 0;
+        for ((out, &v), &low) in bytes.iter_mut().zip(row).zip(&self.low) {
+            let (byte, remainder) = split(v, low, self.byte_shift);
+            *out = byte;
+            lost += u64::from(remainder);
+        }
+        lost
+    }
+}
+
+/// Sums of `S` neighbouring features.
+#[inline(always)]
+fn block_sums<const S: usize>(row: &[u32], per_layer: usize, sums: &mut [u64]) {
+    let layers = row.chunks_exact(per_layer).zip(sums.chunks_exact_mut(per_layer.div_ceil(S)));
+    for (layer, sums) in layers {
+        let (blocks, rest) = layer.as_chunks::<S>();
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            *sum = block.iter().map(|&v| u64::from(v)).sum();
+        }
+        if let (Some(sum), false) = (sums.last_mut(), rest.is_empty()) {
+            *sum = rest.iter().map(|&v| u64::from(v)).sum();
+        }
+    }
+}
+
+/// `v` above `low` as a byte times 2^shift, and how far that is off. A byte stands for the middle of what it covers.
+#[inline(always)]
+fn split(v: u32, low: u32, shift: u32) -> (u8, u32) {
+    let byte = (v.saturating_sub(low) >> shift).min(255);
+    let middle = low + (byte << shift) + (1 << shift) / 2;
+    (byte as u8, v.abs_diff(middle))
+}
+
+fn lost(row: &[u32], low: &[u32], shift: u32) -> u64 {
+    row.iter().zip(low).map(|(&v, &low)| u64::from(split(v, low, shift).1)).sum()
+}
+
+/// The summaries of up to [`COLUMN`] samples.
+struct Group<'a> {
+    coarse_columns: &'a mut [u32],
+    coarse_sums: &'a mut [u32],
+    fine: &'a mut [u16],
+    bytes: &'a mut [u8],
+    remainders: &'a mut [u64],
+}
+
+for_each_simd! {
+    /// Summarises the samples `first ..` that `group` has room for.
+    fn summarize_group(layout: &Layout, features: &AlignedMatrix<u32>, first: usize, group: Group<'_>) = summarize_group_with;
+}
+
+#[inline(always)]
+unsafe fn summarize_group_with<L: Lanes>(
+    _: L,
+    layout: &Layout,
+    features: &AlignedMatrix<u32>,
+    first: usize,
+    group: Group<'_>,
+) {
+    let rows = group.remainders.len();
+    let mut sums = vec![0; layout.fine.count];
+    let fine = group.fine.chunks_exact_mut(group.fine.len() / rows);
+    let bytes = group.bytes.chunks_exact_mut(group.bytes.len() / rows);
+    for (lane, ((fine, bytes), remainder)) in fine.zip(bytes).zip(group.remainders).enumerate() {
+        let row = &features.row(first + lane)[..features.width()];
+        let coarse = |(block, sum): (usize, u64)| {
+            group.coarse_columns[block * COLUMN + lane] = sum as u32;
+            group.coarse_sums[lane] += sum as u32;
+        };
+        *remainder = layout.summarize(row, &mut sums, coarse, &mut fine[..layout.fine.count], bytes);
+    }
 }
 
 impl Bounds {
     /// Summarises `features`, `per_layer` of which belong to each layer.
-    pub(crate) fn new(features: &FixedFeatures, per_layer: usize, task: &Task) -> Result<Self> {
+    pub(crate) fn new(simd: Simd, features: &FixedFeatures, per_layer: usize, task: &Task) -> Result<Self> {
         let features = &features.features;
-        let (n, width) = (features.rows(), features.width());
-        task.check()?;
-        // Σ max over all blocks has to stay below 2^31, so that twice its difference to the sums fits into 32 bits.
-        let blocks = Blocks::new(width, per_layer, COARSE, 0).count;
-        let bits = (FEATURE_BITS - 1).saturating_sub(blocks.next_power_of_two().ilog2());
-        let coarse = Blocks::new(width, per_layer, COARSE, bits);
-        let mut coarse_columns = vec![0; n.div_ceil(COLUMN) * blocks * COLUMN];
+        let (n, layout) = (features.rows(), Layout::new(features, per_layer));
+        let columns = layout.coarse.count * COLUMN;
+        let mut coarse_columns = vec![0; n.div_ceil(COLUMN) * columns];
         let mut coarse_sums = vec![0; n.next_multiple_of(COLUMN)];
-        coarse_columns.par_chunks_mut(blocks * COLUMN).zip(coarse_sums.par_chunks_mut(COLUMN)).enumerate().for_each(
-            |(group, (columns, sums))| {
-                for (lane, total) in (0..COLUMN.min(n - group * COLUMN)).zip(sums) {
-                    for (block, sum) in coarse.sums(&features.row(group * COLUMN + lane)[..width]).enumerate() {
-                        columns[block * COLUMN + lane] = sum as u32;
-                        *total += sum as u32;
-                    }
-                }
-            },
-        );
-        task.check()?;
-        // Where layers are so small that fine blocks are hardly finer, they only cost.
-        let blocks = Blocks::new(width, per_layer, FINE, 15);
-        let fine = (blocks.count >= 2 * coarse.count).then(|| Fine::new(features, blocks)).transpose()?;
-        task.check()?;
-        let (bytes, byte_shift, remainders) = to_bytes(features)?;
-        Ok(Self { coarse, coarse_columns, coarse_sums, fine, bytes, byte_shift, remainders })
+        let mut fine = AlignedMatrix::<u16>::zeroed(n, layout.fine.count, "the pruning bounds")?;
+        let mut bytes = AlignedMatrix::<u8>::zeroed(n, features.width(), "the pruning bounds")?;
+        let mut remainders = vec![0; n];
+        let (fine_group, byte_group) = (fine.stride() * COLUMN, bytes.stride() * COLUMN);
+        coarse_columns
+            .par_chunks_mut(columns)
+            .zip(coarse_sums.par_chunks_mut(COLUMN))
+            .zip(fine.as_mut_slice().par_chunks_mut(fine_group))
+            .zip(bytes.as_mut_slice().par_chunks_mut(byte_group))
+            .zip(remainders.par_chunks_mut(COLUMN))
+            .enumerate()
+            .try_for_each(|(i, ((((coarse_columns, coarse_sums), fine), bytes), remainders))| {
+                task.check()?;
+                let group = Group { coarse_columns, coarse_sums, fine, bytes, remainders };
+                summarize_group(simd, &layout, features, i * COLUMN, group);
+                Ok(())
+            })?;
+        Ok(Self { layout, coarse_columns, coarse_sums, fine, bytes, remainders })
     }
 
     /// The coarse summary of sample `i`, in the form that [`Bounds::coarse`] takes.
@@ -109,7 +231,7 @@ impl Bounds {
     }
 
     fn coarse_group(&self, group: usize) -> &[u32] {
-        let size = self.coarse.count * COLUMN;
+        let size = self.layout.coarse.count * COLUMN;
         &self.coarse_columns[group * size..(group + 1) * size]
     }
 
@@ -131,7 +253,7 @@ impl Bounds {
 
     /// The smallest coarse distance whose bound reaches `threshold`.
     pub(crate) fn coarse_threshold(&self, threshold: u64) -> u32 {
-        let units = threshold.div_ceil(1 << self.coarse.shift).saturating_add(self.coarse.count as u64);
+        let units = threshold.div_ceil(1 << self.layout.coarse.shift).saturating_add(self.layout.coarse.count as u64);
         u32::try_from(units).unwrap_or(u32::MAX)
     }
 
@@ -141,70 +263,13 @@ impl Bounds {
     /// The instruction set of `L`.
     #[inline(always)]
     pub(crate) unsafe fn apart<L: Lanes>(&self, i: usize, j: usize, threshold: u64) -> bool {
-        if let Some(fine) = &self.fine {
-            // SAFETY: the caller vouches for the instruction set.
-            let distance = unsafe { short_distance::<L>(fine.sums.row(i), fine.sums.row(j)) };
-            if fine.blocks.bound(distance) >= threshold {
-                return true;
-            }
+        // SAFETY: the caller vouches for the instruction set.
+        let fine = unsafe { short_distance::<L>(self.fine.row(i), self.fine.row(j)) };
+        if self.layout.fine.bound(fine) >= threshold {
+            return true;
         }
         // SAFETY: the caller vouches for the instruction set.
-        let distance = unsafe { byte_distance::<L>(self.bytes.row(i), self.bytes.row(j)) };
-        (distance << self.byte_shift).saturating_sub(self.remainders[i] + self.remainders[j]) >= threshold
+        let bytes = unsafe { byte_distance::<L>(self.bytes.row(i), self.bytes.row(j)) };
+        (bytes << self.layout.byte_shift).saturating_sub(self.remainders[i] + self.remainders[j]) >= threshold
     }
-}
-
-impl Fine {
-    fn new(features: &AlignedMatrix<u32>, blocks: Blocks) -> Result<Self> {
-        let width = features.width();
-        let mut sums = AlignedMatrix::<u16>::zeroed(features.rows(), blocks.count, "the pruning bounds")?;
-        let stride = sums.stride();
-        sums.as_mut_slice().par_chunks_mut(stride).enumerate().for_each(|(i, out)| {
-            for (out, sum) in out.iter_mut().zip(blocks.sums(&features.row(i)[..width])) {
-                *out = sum as u16;
-            }
-        });
-        Ok(Self { blocks, sums })
-    }
-}
-
-/// Eight bits of each feature, after the smallest value of the feature is taken off; how many bits those stand above
-/// the last; and the sum of what each row lost.
-fn to_bytes(features: &AlignedMatrix<u32>) -> Result<(AlignedMatrix<u8>, u32, Vec<u64>)> {
-    let (low, high) = features.column_range();
-    let range = high.iter().zip(&low).map(|(h, l)| h - l).max().unwrap_or(0);
-    let whole = (u32::BITS - range.leading_zeros()).saturating_sub(8);
-    // A few wide features would waste the bits of all others, so larger values may be cut off where that loses less.
-    let stride = (features.rows() / 64).max(1);
-    let loss = |shift: u32| -> u64 {
-        (0..features.rows())
-            .step_by(stride)
-            .map(|i| features.row(i).iter().zip(&low).map(|(v, l)| split(v - l, shift).1).sum::<u64>())
-            .sum()
-    };
-    let shift = (whole.saturating_sub(4)..=whole).min_by_key(|&shift| loss(shift)).unwrap_or(whole);
-    let mut bytes = AlignedMatrix::<u8>::zeroed(features.rows(), features.width(), "the pruning bounds")?;
-    let row_length = bytes.stride();
-    let remainders = bytes
-        .as_mut_slice()
-        .par_chunks_mut(row_length)
-        .enumerate()
-        .map(|(i, out)| {
-            let mut lost = 0;
-            for ((out, v), l) in out.iter_mut().zip(features.row(i)).zip(&low) {
-                let (byte, remainder) = split(v - l, shift);
-                *out = byte;
-                lost += remainder;
-            }
-            lost
-        })
-        .collect();
-    Ok((bytes, shift, remainders))
-}
-
-/// `v` as a byte times 2^shift, and how far that is off. The byte stands for the middle of what it covers.
-fn split(v: u32, shift: u32) -> (u8, u64) {
-    let byte = (v >> shift).min(255);
-    let middle = (u64::from(byte) << shift) + (1 << shift) / 2;
-    (byte as u8, u64::from(v).abs_diff(middle))
 }

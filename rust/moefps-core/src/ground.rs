@@ -12,6 +12,8 @@
 use rayon::prelude::*;
 
 use crate::aligned::AlignedMatrix;
+use crate::l1::lanes::Lanes;
+use crate::l1::{Simd, for_each_simd};
 use crate::sample::Samples;
 use crate::task::Task;
 use crate::{Error, Result};
@@ -21,6 +23,9 @@ const UNITS_PER_FEATURE: u64 = 40;
 
 /// Samples that one worker turns into features between two looks at the task.
 const CHUNK: usize = 16;
+
+/// Rows whose running sums are added up side by side.
+const ROWS: usize = 4;
 
 /// The distance between experts over which mass moves.
 #[derive(Clone, Debug)]
@@ -117,22 +122,9 @@ impl Ground {
     /// # Errors
     /// The first row that is no distribution; [`Error::Cancelled`]; no memory.
     pub fn fixed(&self, samples: &Samples<'_>, task: &Task) -> Result<FixedFeatures> {
-        let relative: Vec<f64> =
-            self.scale.iter().map(|s| if self.unit > 0.0 { s / self.unit } else { 0.0 } * FIXED_ONE).collect();
-        let features = self.compute(samples, task, |layer, row, total, out: &mut [u32]| {
-            // In [0, 2^31 - 1] by construction: a partial sum is never above the total. Rounded half up.
-            let scale = &relative[layer * out.len()..(layer + 1) * out.len()];
-            let inverse = 1.0 / total;
-            for ((out, f), s) in out.iter_mut().zip(row).zip(scale) {
-                *out = (f * inverse * s + 0.5) as i32 as u32;
-            }
-        })?;
-        Ok(FixedFeatures { features, unit: self.fixed_unit() })
-    }
-
-    /// The distance that one unit of a sum of fixed-point differences stands for.
-    pub(crate) fn fixed_unit(&self) -> f64 {
-        self.unit / FIXED_ONE
+        let relative = |s: &f64| if self.unit > 0.0 { s / self.unit * FIXED_ONE } else { 0.0 };
+        let scale: Vec<f64> = self.scale.iter().map(relative).collect();
+        Ok(FixedFeatures { features: self.compute(samples, &scale, task)?, unit: self.fixed_unit() })
     }
 
     /// Features as float64.
@@ -140,13 +132,12 @@ impl Ground {
     /// # Errors
     /// The first row that is no distribution; [`Error::Cancelled`]; no memory.
     pub fn float(&self, samples: &Samples<'_>, task: &Task) -> Result<FloatFeatures> {
-        let features = self.compute(samples, task, |layer, row, total, out: &mut [f64]| {
-            let scale = &self.scale[layer * out.len()..(layer + 1) * out.len()];
-            for ((out, f), s) in out.iter_mut().zip(row).zip(scale) {
-                *out = f / total * s;
-            }
-        })?;
-        Ok(FloatFeatures { features })
+        Ok(FloatFeatures { features: self.compute(samples, &self.scale, task)? })
+    }
+
+    /// The distance that one unit of a sum of fixed-point differences stands for.
+    pub(crate) fn fixed_unit(&self) -> f64 {
+        self.unit / FIXED_ONE
     }
 
     /// Work units that [`Ground::fixed`] or [`Ground::float`] will report for `samples` samples.
@@ -155,47 +146,20 @@ impl Ground {
         samples as u64 * self.features() as u64 * UNITS_PER_FEATURE
     }
 
-    /// Runs `store(layer, unscaled features, row sum, out)` for every row of every sample.
-    fn compute<T: bytemuck::Pod + Send + Sync>(
-        &self,
-        samples: &Samples<'_>,
-        task: &Task,
-        store: impl Fn(usize, &[f64], f64, &mut [T]) + Sync,
-    ) -> Result<AlignedMatrix<T>> {
+    fn compute<T: Feature>(&self, samples: &Samples<'_>, scale: &[f64], task: &Task) -> Result<AlignedMatrix<T>> {
+        let simd = Simd::choose()?;
         let (n, layers, experts) = samples.shape();
         assert_eq!((layers, experts), (self.layers, self.experts), "the ground was made for another shape");
-        let per_layer = self.features_per_layer();
         let mut features = AlignedMatrix::<T>::zeroed(n, self.features(), "the features")?;
         let stride = features.stride();
-        let failures: Vec<Error> = features
-            .as_mut_slice()
-            .par_chunks_mut(stride * CHUNK)
-            .enumerate()
+        let chunks = features.as_mut_slice().par_chunks_mut(stride * CHUNK).enumerate();
+        let failures: Vec<Error> = chunks
             .filter_map(|(chunk, out)| {
-                let mut scratch = vec![0.0; 2 * experts];
-                let (row, partial) = scratch.split_at_mut(experts);
-                let mut work = || -> Result<()> {
-                    task.check()?;
-                    for (i, out) in out.chunks_exact_mut(stride).enumerate() {
-                        let sample = chunk * CHUNK + i;
-                        for layer in 0..layers {
-                            samples.read(sample, layer, row);
-                            let total = self.unscaled(layer, row, partial);
-                            // NaN fails this comparison too.
-                            let plain = total > 0.0 && total.is_finite() && row.iter().all(|p| *p >= 0.0);
-                            if !plain || !samples.normalize {
-                                let (tolerance, _) = samples.tolerance();
-                                if !plain || (total - 1.0).abs() > tolerance {
-                                    samples.check(sample, layer, row, total)?;
-                                }
-                            }
-                            store(layer, partial, total, &mut out[layer * per_layer..(layer + 1) * per_layer]);
-                        }
-                        task.advance(self.units(1));
-                    }
-                    Ok(())
-                };
-                work().err()
+                let rows = out.len() / stride;
+                let result =
+                    task.check().and_then(|()| convert(simd, self, samples, scale, chunk * CHUNK, stride, out));
+                task.advance(self.units(rows));
+                result.err()
             })
             .collect();
         // In the order of the samples, so the first one is the first for any number of threads.
@@ -205,34 +169,141 @@ impl Ground {
         }
     }
 
-    /// Fills `out` with the features before division by the row's sum, and returns that sum.
-    fn unscaled(&self, layer: usize, row: &[f64], out: &mut [f64]) -> f64 {
-        let mut total = 0.0;
+    /// Turns `rows` of `layer ..` into features before scaling, in place, and returns the sum of each row.
+    ///
+    /// Several rows at a time, since each addition of a running sum waits for the one before.
+    #[inline(always)]
+    fn unscaled(&self, layer: usize, rows: &mut [f64], scratch: &mut [f64]) -> [f64; ROWS] {
+        let experts = self.experts;
         match &self.metric {
-            Metric::Index => {
-                for (out, p) in out.iter_mut().zip(row) {
-                    total += p;
-                    *out = total;
-                }
-            }
+            Metric::Index => {}
             Metric::Positions(_) => {
-                let order = &self.order[layer * self.experts..(layer + 1) * self.experts];
-                for (out, &expert) in out.iter_mut().zip(order) {
-                    total += row[expert as usize];
-                    *out = total;
+                let order = self.order[layer * experts..].chunks_exact(experts);
+                for (row, order) in rows.chunks_exact_mut(experts).zip(order) {
+                    scratch.copy_from_slice(row);
+                    for (to, &expert) in row.iter_mut().zip(order) {
+                        *to = scratch[expert as usize];
+                    }
                 }
             }
-            Metric::Discrete => {
-                out.copy_from_slice(row);
-                total = row.iter().sum();
-            }
-            Metric::Values => {
-                out.copy_from_slice(row);
-                out.sort_unstable_by(f64::total_cmp);
-                total = row.iter().sum();
+            Metric::Discrete | Metric::Values => {
+                let mut totals = [0.0; ROWS];
+                for (total, row) in totals.iter_mut().zip(rows.chunks_exact_mut(experts)) {
+                    *total = row.iter().sum();
+                    if matches!(self.metric, Metric::Values) {
+                        row.sort_unstable_by(f64::total_cmp);
+                    }
+                }
+                return totals;
             }
         }
-        total
+        running_sums(rows, experts)
+    }
+}
+
+/// Replaces each row by its running sums and returns the last of each.
+#[inline(always)]
+fn running_sums(rows: &mut [f64], length: usize) -> [f64; ROWS] {
+    let mut totals = [0.0; ROWS];
+    if let Some((a, rest)) = rows.split_at_mut_checked(length)
+        && let Some((b, rest)) = rest.split_at_mut_checked(length)
+        && let Some((c, d)) = rest.split_at_mut_checked(length)
+        && d.len() == length
+    {
+        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+            for (total, v) in totals.iter_mut().zip([a, b, c, d]) {
+                *total += *v;
+                *v = *total;
+            }
+        }
+    } else {
+        for (total, row) in totals.iter_mut().zip(rows.chunks_exact_mut(length)) {
+            for v in row {
+                *total += *v;
+                *v = *total;
+            }
+        }
+    }
+    totals
+}
+
+for_each_simd! {
+    /// Fills `out`, rows of `stride` features, with the features of the samples `first ..`.
+    fn convert<T: Feature>(ground: &Ground, samples: &Samples<'_>, scale: &[f64], first: usize, stride: usize, out: &mut [T]) -> Result<()> = convert_with;
+}
+
+/// Compiled for each instruction set, though plain Rust: the loops are simple enough for the compiler. Every operation
+/// is rounded by itself, so the bits are the same.
+#[inline(always)]
+unsafe fn convert_with<L: Lanes, T: Feature>(
+    _: L,
+    ground: &Ground,
+    samples: &Samples<'_>,
+    scale: &[f64],
+    first: usize,
+    stride: usize,
+    out: &mut [T],
+) -> Result<()> {
+    let (experts, per_layer) = (ground.experts, ground.features_per_layer());
+    let (tolerance, _) = samples.tolerance();
+    let mut buffer = vec![0.0; (ROWS + 1) * experts];
+    let (buffer, scratch) = buffer.split_at_mut(ROWS * experts);
+    for (sample, out) in (first..).zip(out.chunks_exact_mut(stride)) {
+        let out = &mut out[..scale.len()];
+        for (layer, (out, scale)) in
+            out.chunks_mut(ROWS * per_layer).zip(scale.chunks(ROWS * per_layer)).enumerate().map(|(i, o)| (i * ROWS, o))
+        {
+            let layers = out.len() / per_layer;
+            let rows = &mut buffer[..layers * experts];
+            for (l, row) in (layer..).zip(rows.chunks_exact_mut(experts)) {
+                samples.read(sample, l, row);
+            }
+            let plain = rows.iter().fold(true, |plain, &p| plain & (p >= 0.0));
+            let totals = ground.unscaled(layer, rows, scratch);
+            for (l, &total) in (layer..layer + layers).zip(&totals) {
+                // Sums that are NaN or infinite fail this, too.
+                let sound = plain && total > 0.0 && total < f64::INFINITY;
+                if !sound || !(samples.normalize || (total - 1.0).abs() <= tolerance) {
+                    samples.read(sample, l, scratch);
+                    samples.check(sample, l, scratch, total)?;
+                }
+            }
+            let features = out.chunks_exact_mut(per_layer).zip(scale.chunks_exact(per_layer));
+            for (((out, scale), row), total) in features.zip(rows.chunks_exact(experts)).zip(totals) {
+                T::store(row, total, scale, out);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// 2^52: the floats from here on are the integers.
+const ROUNDER: f64 = 4_503_599_627_370_496.0;
+
+/// A number that features are kept in.
+pub(crate) trait Feature: bytemuck::Pod + Send + Sync {
+    /// `row / total * scale`, for as many as there are of `scale`.
+    fn store(row: &[f64], total: f64, scale: &[f64], out: &mut [Self]);
+}
+
+impl Feature for u32 {
+    #[inline(always)]
+    fn store(row: &[f64], total: f64, scale: &[f64], out: &mut [Self]) {
+        let inverse = 1.0 / total;
+        for ((out, f), s) in out.iter_mut().zip(row).zip(scale) {
+            // No partial sum is above the total, so this is at most 2^31 - 1. Adding 2^52 rounds it to an integer and
+            // leaves that in the lowest bits, which vectorises where a cast does not.
+            *out = (f * inverse * s + ROUNDER).to_bits() as u32;
+        }
+    }
+}
+
+impl Feature for f64 {
+    #[inline(always)]
+    fn store(row: &[f64], total: f64, scale: &[f64], out: &mut [Self]) {
+        for ((out, f), s) in out.iter_mut().zip(row).zip(scale) {
+            *out = f / total * s;
+        }
     }
 }
 
@@ -274,14 +345,6 @@ pub struct FixedFeatures {
     pub(crate) features: AlignedMatrix<u32>,
     /// The distance that one unit of a sum stands for.
     pub(crate) unit: f64,
-}
-
-impl FixedFeatures {
-    /// The sum of the features of each sample.
-    pub(crate) fn row_sums(&self) -> Vec<u64> {
-        let rows = self.features.as_slice().par_chunks(self.features.stride());
-        rows.map(|row| row.iter().map(|&v| u64::from(v)).sum()).collect()
-    }
 }
 
 /// Features in float64.

@@ -15,6 +15,7 @@ pub mod fps;
 pub mod ground;
 pub mod l1;
 pub mod matrix;
+mod medoid;
 pub mod output;
 pub mod sample;
 pub mod select;

@@ -1,7 +1,8 @@
 //! What comes in: an array `[N, L, E]` of routing distributions in any float type and any memory order.
 
 use half::f16;
-use ndarray::ArrayView3;
+use half::slice::HalfFloatSliceExt;
+use ndarray::{ArrayView3, s};
 
 use crate::{Error, Result};
 
@@ -49,24 +50,15 @@ impl Samples<'_> {
     }
 
     /// Copies row `(sample, layer)` into `row` as float64.
+    #[inline(always)]
     pub(crate) fn read(&self, sample: usize, layer: usize, row: &mut [f64]) {
-        fn copy<T: Copy>(from: &ArrayView3<'_, T>, at: [usize; 2], to: &mut [f64], cast: impl Fn(T) -> f64) {
-            let from = from.index_axis(ndarray::Axis(0), at[0]);
-            let from = from.index_axis(ndarray::Axis(0), at[1]);
-            if let Some(from) = from.to_slice() {
-                for (to, &from) in to.iter_mut().zip(from) {
-                    *to = cast(from);
-                }
-            } else {
-                for (to, &from) in to.iter_mut().zip(from) {
-                    *to = cast(from);
-                }
-            }
-        }
         match &self.values {
-            Values::F16(x) => copy(x, [sample, layer], row, f16::to_f64),
-            Values::F32(x) => copy(x, [sample, layer], row, f64::from),
-            Values::F64(x) => copy(x, [sample, layer], row, |v| v),
+            Values::F16(x) => copy(x, sample, layer, row, |from, to| from.convert_to_f64_slice(to), f16::to_f64),
+            Values::F32(x) => {
+                let widen = |from: &[f32], to: &mut [f64]| to.iter_mut().zip(from).for_each(|(to, &v)| *to = v.into());
+                copy(x, sample, layer, row, widen, f64::from);
+            }
+            Values::F64(x) => copy(x, sample, layer, row, |from, to| to.copy_from_slice(from), |v| v),
         }
     }
 
@@ -97,5 +89,22 @@ impl Samples<'_> {
             )));
         }
         Ok(())
+    }
+}
+
+/// Copies one row, contiguous or not.
+#[inline(always)]
+fn copy<T: Copy>(
+    from: &ArrayView3<'_, T>,
+    sample: usize,
+    layer: usize,
+    to: &mut [f64],
+    slice: impl Fn(&[T], &mut [f64]),
+    element: impl Fn(T) -> f64,
+) {
+    let from = from.slice(s![sample, layer, ..]);
+    match from.to_slice() {
+        Some(from) => slice(from, to),
+        None => to.iter_mut().zip(from).for_each(|(to, &v)| *to = element(v)),
     }
 }

@@ -10,8 +10,9 @@ use crate::Result;
 use crate::bounds::Bounds;
 use crate::ground::{FixedFeatures, FloatFeatures, Ground};
 use crate::l1::lanes::Lanes;
-use crate::l1::tile::{COLUMN, float_distance, sum_of_maxima};
+use crate::l1::tile::{COLUMN, fixed_distance, float_distance};
 use crate::l1::{Simd, for_each_simd};
+use crate::medoid::medoid;
 use crate::sample::Samples;
 use crate::start::{Cover, Goal, Selection, Start, extreme, greedy};
 use crate::sum::{self, Precision, fixed_sums, float_sums};
@@ -76,7 +77,7 @@ struct Index {
 }
 
 enum Features {
-    Fixed { features: FixedFeatures, sums: Vec<u64> },
+    Fixed(FixedFeatures),
     Float { features: FloatFeatures, unit: f64 },
 }
 
@@ -101,17 +102,17 @@ impl Index {
 
         let fixed = fixed_wanted.then(|| ground.fixed(samples, task)).transpose()?;
         let bounds = match &fixed {
-            Some(fixed) if prune => Some(Bounds::new(fixed, ground.features_per_layer(), task)?),
+            Some(fixed) if prune => Some(Bounds::new(simd, fixed, ground.features_per_layer(), task)?),
             _ => None,
         };
         let (features, extreme) = match fixed {
             Some(features) if !float => {
                 let extreme = match sorted {
+                    Some(Start::Medoid) => Some(medoid(simd, &features, task)?),
                     Some(start) => Some(extreme(&fixed_sums(&features, task)?, start)),
                     None => None,
                 };
-                let sums = features.row_sums();
-                (Features::Fixed { features, sums }, extreme)
+                (Features::Fixed(features), extreme)
             }
             fixed => {
                 drop(fixed);
@@ -137,9 +138,7 @@ impl Index {
             task.check()?;
             thresholds.set(pick);
             let farthest = match &self.features {
-                Features::Fixed { features, sums } => {
-                    self.update(&Fixed { features, sums }, pick, position, cover, &mut thresholds)
-                }
+                Features::Fixed(features) => self.update(features, pick, position, cover, &mut thresholds),
                 Features::Float { features, unit } => {
                     self.update(&Float { features, unit: *unit }, pick, position, cover, &mut thresholds)
                 }
@@ -244,10 +243,12 @@ impl State<'_> {
         }
     }
 
+    #[inline(always)]
     fn farthest(&self) -> (usize, f64) {
-        let radius = self.distances.iter().fold(0.0, |a: f64, &b| if b > a { b } else { a });
-        let at = self.distances.iter().position(|&d| d == radius).unwrap_or(0);
-        (self.first + at, radius)
+        // Floats that are not negative are ordered as their bits are, and the maximum of integers vectorises.
+        let radius = self.distances.iter().map(|d| d.to_bits()).fold(0, u64::max);
+        let at = self.distances.iter().position(|d| d.to_bits() == radius).unwrap_or(0);
+        (self.first + at, f64::from_bits(radius))
     }
 }
 
@@ -305,24 +306,17 @@ trait ExactDistance: Sync {
     unsafe fn distance<L: Lanes>(&self, i: usize, j: usize) -> (f64, u64);
 }
 
-struct Fixed<'a> {
-    features: &'a FixedFeatures,
-    sums: &'a [u64],
-}
-
-impl ExactDistance for Fixed<'_> {
+impl ExactDistance for FixedFeatures {
     fn features(&self) -> usize {
-        self.features.features.width()
+        self.features.width()
     }
 
     #[inline(always)]
     unsafe fn distance<L: Lanes>(&self, i: usize, j: usize) -> (f64, u64) {
-        let rows = &self.features.features;
         // SAFETY: the caller vouches for the instruction set.
-        let maxima = unsafe { sum_of_maxima::<L>(rows.row(i), rows.row(j)) };
-        let distance = 2 * maxima - self.sums[i] - self.sums[j];
+        let distance = unsafe { fixed_distance::<L>(self.features.row(i), self.features.row(j)) };
         // Rounded as the matrix is, so that both have the same ties.
-        (f64::from((distance as f64 * self.features.unit) as f32), distance)
+        (f64::from((distance as f64 * self.unit) as f32), distance)
     }
 }
 

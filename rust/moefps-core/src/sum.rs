@@ -19,7 +19,7 @@ const COLUMNS: usize = 16;
 const FLOAT_GROUPS: usize = 16;
 
 /// Work units that sorting one feature of one sample costs.
-const UNITS_PER_FEATURE: u64 = 250;
+pub(crate) const UNITS_PER_FEATURE: u64 = 250;
 
 /// The two kinds of arithmetic; see [`crate::matrix::Arithmetic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,6 +50,18 @@ impl Lanes for Avx2 {
     unsafe fn add(a: Self::Ints, b: Self::Ints) -> Self::Ints {
         unsafe { _mm256_add_epi32(a, b) }
     }
+    #[inline(always)]
+    unsafe fn shift_right<const BITS: u32>(a: Self::Ints) -> Self::Ints {
+        unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(BITS.cast_signed())) }
+    }
+    #[inline(always)]
+    unsafe fn count_equal(count: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        unsafe { _mm256_sub_epi32(count, _mm256_cmpeq_epi32(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn difference(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        unsafe { _mm256_sub_epi32(_mm256_max_epu32(a, b), _mm256_min_epu32(a, b)) }
+    }
 
     #[inline(always)]
     unsafe fn no_sums() -> Self::Sums {

@@ -43,6 +43,18 @@ impl Lanes for Avx512 {
     unsafe fn add(a: Self::Ints, b: Self::Ints) -> Self::Ints {
         unsafe { _mm512_add_epi32(a, b) }
     }
+    #[inline(always)]
+    unsafe fn shift_right<const BITS: u32>(a: Self::Ints) -> Self::Ints {
+        unsafe { _mm512_srli_epi32::<BITS>(a) }
+    }
+    #[inline(always)]
+    unsafe fn count_equal(count: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        unsafe { _mm512_mask_add_epi32(count, _mm512_cmpeq_epi32_mask(a, b), count, _mm512_set1_epi32(1)) }
+    }
+    #[inline(always)]
+    unsafe fn difference(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        unsafe { _mm512_sub_epi32(_mm512_max_epu32(a, b), _mm512_min_epu32(a, b)) }
+    }
 
     #[inline(always)]
     unsafe fn no_sums() -> Self::Sums {

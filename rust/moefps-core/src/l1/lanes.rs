@@ -43,6 +43,11 @@ pub(crate) trait Lanes: Copy {
     unsafe fn splat(v: u32) -> Self::Ints;
     unsafe fn max(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     unsafe fn add(a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    unsafe fn shift_right<const BITS: u32>(a: Self::Ints) -> Self::Ints;
+    /// `count + 1` in the lanes where `a == b`, `count` in the others.
+    unsafe fn count_equal(count: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// `|a - b|`
+    unsafe fn difference(a: Self::Ints, b: Self::Ints) -> Self::Ints;
 
     unsafe fn no_sums() -> Self::Sums;
     /// Adds every lane of `v` to the sums.

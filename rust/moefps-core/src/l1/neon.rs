@@ -35,6 +35,18 @@ impl Lanes for Neon {
     unsafe fn add(a: Self::Ints, b: Self::Ints) -> Self::Ints {
         unsafe { vaddq_u32(a, b) }
     }
+    #[inline(always)]
+    unsafe fn shift_right<const BITS: u32>(a: Self::Ints) -> Self::Ints {
+        unsafe { vshlq_u32(a, vdupq_n_s32(-BITS.cast_signed())) }
+    }
+    #[inline(always)]
+    unsafe fn count_equal(count: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        unsafe { vsubq_u32(count, vceqq_u32(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn difference(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        unsafe { vabdq_u32(a, b) }
+    }
 
     #[inline(always)]
     unsafe fn no_sums() -> Self::Sums {

@@ -33,6 +33,18 @@ impl Lanes for Scalar {
     unsafe fn add(a: Self::Ints, b: Self::Ints) -> Self::Ints {
         std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
+    #[inline(always)]
+    unsafe fn shift_right<const BITS: u32>(a: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|i| a[i] >> BITS)
+    }
+    #[inline(always)]
+    unsafe fn count_equal(count: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|i| count[i] + u32::from(a[i] == b[i]))
+    }
+    #[inline(always)]
+    unsafe fn difference(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|i| a[i].abs_diff(b[i]))
+    }
 
     #[inline(always)]
     unsafe fn no_sums() -> Self::Sums {
