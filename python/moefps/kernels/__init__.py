@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from moefps._core import simd_levels
+from moefps.kernels._arguments import check_count, check_fingerprints, check_seed
 from moefps.kernels.distance import mean_distances, wasserstein_cross, wasserstein_matrix
 from moefps.kernels.picking import Picks, cover_radii, pick_from_distances, pick_from_fingerprints
 
 __all__ = [
     "Picks",
+    "check_count",
+    "check_fingerprints",
+    "check_seed",
     "cover_radii",
     "mean_distances",
     "pick_from_distances",

@@ -30,7 +30,12 @@ class Distance(NamedTuple):
 
 def check_float_array(name: str, array: npt.ArrayLike) -> FloatArray:
     """Return `array` as numpy sees it, without a copy, if Rust can read it in place."""
-    found: npt.NDArray[Any] = np.asarray(array)
+    if isinstance(array, np.ma.MaskedArray):
+        raise DtypeError(f"{name}: a masked array; accepted: plain arrays, such as {name}.filled(0)")
+    try:
+        found: npt.NDArray[Any] = np.asarray(array)
+    except ValueError:
+        raise ShapeError(f"{name}: rows of different lengths; accepted: an array of {FLOAT_DTYPES}") from None
     if found.dtype.kind != "f" or found.dtype.itemsize > 8:
         raise DtypeError(f"{name}: dtype {found.dtype}; accepted: {FLOAT_DTYPES}")
     if not found.dtype.isnative:
@@ -70,14 +75,13 @@ def check_distance(
     metric, positions = _check_ground(ground, layers, experts)
     if reduce not in ("sum", "mean"):
         raise ArgumentError(f"reduce: {reduce!r}; accepted: 'sum', 'mean'")
-    if dtype not in ("float32", "float64"):
-        raise ArgumentError(f"dtype: {dtype!r}; accepted: 'float32', 'float64'")
+    precision = check_precision(dtype)
     weights = None
     if layer_weights is not None:
         weights = _check_numbers("layer_weights", layer_weights)
         if weights.shape != (layers,):
             raise ShapeError(f"layer_weights: shape {weights.shape}; accepted: ({layers},), one for each layer")
-    return Distance(metric, positions, reduce, weights, dtype, bool(normalize))
+    return Distance(metric, positions, reduce, weights, precision, bool(normalize))
 
 
 def _check_ground(ground: Ground, layers: int, experts: int) -> tuple[str, Float64Array | None]:
@@ -102,6 +106,28 @@ def _check_numbers(name: str, values: npt.ArrayLike) -> Float64Array:
     if found.dtype.kind not in "fiu":
         raise DtypeError(f"{name}: dtype {found.dtype}; accepted: real numbers")
     return np.ascontiguousarray(found, dtype=np.float64)
+
+
+def check_precision(dtype: Precision) -> str:
+    """Return the name of the dtype, which may also be given as numpy's own."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = ""
+    if name not in ("float32", "float64"):
+        raise ArgumentError(f"dtype: {dtype!r}; accepted: 'float32', 'float64'")
+    return name
+
+
+def check_seed(name: str, seed: int | None) -> int | None:
+    """Return a seed for numpy's generators."""
+    accepted = "an integer >= 0, or None"
+    if seed is None:
+        return None
+    number = check_count(name, seed, accepted)
+    if number < 0:
+        raise ArgumentError(f"{name}: {number}; accepted: {accepted}")
+    return number
 
 
 def check_count(name: str, value: Any, accepted: str) -> int:

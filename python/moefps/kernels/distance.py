@@ -12,7 +12,7 @@ import numpy.typing as npt
 from moefps import _core
 from moefps._progress import progress_callback
 from moefps._typing import Float64Array, FloatArray, Ground, PathLike, Precision, Progress, Reduce
-from moefps.errors import ArgumentError, DtypeError, ShapeError
+from moefps.errors import ArgumentError, DtypeError, FileError, ShapeError
 from moefps.kernels._arguments import check_distance, check_fingerprints, check_threads
 
 
@@ -102,7 +102,7 @@ def wasserstein_matrix(
     distance = check_distance(fingerprints.shape, ground, reduce, layer_weights, dtype, normalize)
     n = len(fingerprints)
     shape = (n * (n - 1) // 2,) if condensed else (n, n)
-    target, result = _prepare_output(out, shape, dtype)
+    target, result = _prepare_output(out, shape, distance.dtype, fingerprints)
     threads = check_threads(n_threads)
     with progress_callback(progress, "distances") as callback:
         _core.wasserstein_matrix(
@@ -160,7 +160,7 @@ def wasserstein_cross(
     if left.shape[1:] != right.shape[1:]:
         raise ShapeError(f"Y: shape {right.shape}; accepted: [M, {left.shape[1]}, {left.shape[2]}], as X has it")
     distance = check_distance(left.shape, ground, reduce, layer_weights, dtype, normalize)
-    target, result = _prepare_output(out, (len(left), len(right)), dtype)
+    target, result = _prepare_output(out, (len(left), len(right)), distance.dtype, left, right)
     threads = check_threads(n_threads)
     with progress_callback(progress, "distances") as callback:
         _core.wasserstein_cross(left, right, distance, target, n_threads=threads, progress=callback)
@@ -216,11 +216,14 @@ def mean_distances(
 
 
 def _prepare_output(
-    out: FloatArray | PathLike | None, shape: tuple[int, ...], dtype: Precision
+    out: FloatArray | PathLike | None, shape: tuple[int, ...], dtype: str, *inputs: FloatArray
 ) -> tuple[Any, FloatArray | None]:
     """Return what Rust is to fill, and the array that it will then be part of (None for a file)."""
     if isinstance(out, str | os.PathLike):
-        path = Path(out)
+        # Through links: the file that a link points to is the one to be replaced.
+        path = Path(os.path.realpath(out))
+        if path.exists() and not path.is_file():
+            raise FileError(f"out: {path} is not a file; accepted: an array, or a path that ends in .npy")
         if path.suffix != ".npy":
             raise ArgumentError(f"out: {str(path)!r}; accepted: an array, or a path that ends in .npy")
         return path, None
@@ -234,9 +237,11 @@ def _prepare_output(
         raise ShapeError(f"out: shape {out.shape}; accepted: {shape}")
     elif not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         raise ArgumentError("out: read-only or not C-contiguous; accepted: a writable C-contiguous array")
+    elif any(np.may_share_memory(out, array) for array in inputs):
+        raise ArgumentError("out: shares memory with the input; accepted: an array of its own")
     else:
         result = out
-    return result.reshape(-1), result
+    return result.view(np.ndarray).reshape(-1), result
 
 
 def _read_back(path: Path) -> FloatArray:

@@ -17,6 +17,7 @@ from moefps.kernels._arguments import (
     check_distance,
     check_fingerprints,
     check_float_array,
+    check_seed,
     check_threads,
 )
 
@@ -137,7 +138,7 @@ def _check_start(n: int, start: Start, seed: int | None) -> str | list[int]:
     accepted = "'medoid', 'farthest', 'random', an index, or a list of indices"
     if isinstance(start, str):
         if start == "random":
-            return [int(np.random.default_rng(seed).integers(n))]
+            return [int(np.random.default_rng(check_seed("seed", seed)).integers(n))]
         if start not in ("medoid", "farthest"):
             raise ArgumentError(f"start: {start!r}; accepted: {accepted}")
         return start

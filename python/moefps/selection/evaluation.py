@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from moefps._typing import Float64Array, Ground, IndexArray, Precision, Progress, Reduce
 from moefps.errors import ArgumentError, DtypeError, ShapeError
-from moefps.kernels import cover_radii, mean_distances
+from moefps.kernels import check_count, check_fingerprints, check_seed, cover_radii, mean_distances
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,14 @@ def evaluate_selection(
     >>> result.covering_radius < result.random_covering_radius.low
     True
     """
-    n = len(np.asarray(X))
+    n = len(check_fingerprints("X", X))
     picks = _check_indices(indices, n)
-    if n_random < 1:
-        raise ArgumentError(f"n_random: {n_random}; accepted: at least 1")
+    repeats = check_count("n_random", n_random, "an integer of at least 1")
+    if repeats < 1:
+        raise ArgumentError(f"n_random: {repeats}; accepted: at least 1")
+    root = check_seed("seed", seed) or 0
     kinds = None if labels is None else _label_numbers(labels, n)
-    draws = [np.random.default_rng([seed, i]).choice(n, size=len(picks), replace=False) for i in range(n_random)]
+    draws = [np.random.default_rng([root, i]).choice(n, size=len(picks), replace=False) for i in range(repeats)]
     sets: list[IndexArray] = [picks, *draws]
     cover = cover_radii(
         X,
@@ -147,7 +149,7 @@ def evaluate_selection(
         mean_distance=float(cover[0, 1]),
         labels_covered=None if covered is None else int(covered[0]),
         n_labels=None if kinds is None else int(kinds.max()) + 1,
-        n_random=n_random,
+        n_random=repeats,
         random_covering_radius=_interval(cover[1:, 0]),
         random_mean_distance=_interval(cover[1:, 1]),
         random_labels_covered=None if covered is None else _interval(covered[1:]),

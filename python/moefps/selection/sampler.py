@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from moefps._typing import Ground, Start
 from moefps.errors import ArgumentError
-from moefps.kernels import wasserstein_cross
+from moefps.kernels import check_fingerprints, wasserstein_cross
 from moefps.selection.sampling import select
 
 
@@ -34,8 +34,8 @@ class FarthestPointSampler:
     ----------
     selected_idx_ : int64 array [M]
         The picks in order.
-    hausdorff_at_select_ : float64 array [M]
-        How far each pick was from all picks before it; infinite for the first.
+    hausdorff_at_select_ : float64 array [N]
+        How far each pick was from all picks before it; infinite for the first, and for samples that are not picked.
     hausdorff_ : float64 array [N]
         How far each sample is from its nearest pick.
     selection_ : Selection
@@ -47,8 +47,10 @@ class FarthestPointSampler:
     >>> import moefps
     >>> X = np.array([[[1.0, 0.0, 0.0]], [[0.9, 0.1, 0.0]], [[0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]]])
     >>> sampler = moefps.FarthestPointSampler(n_to_select=3, initialize=0).fit(X)
-    >>> sampler.selected_idx_, sampler.hausdorff_at_select_
-    (array([0, 2, 3]), array([inf,  2.,  1.]))
+    >>> sampler.selected_idx_
+    array([0, 2, 3])
+    >>> sampler.hausdorff_at_select_[sampler.selected_idx_]
+    array([inf,  2.,  1.])
     """
 
     def __init__(
@@ -79,19 +81,20 @@ class FarthestPointSampler:
         FarthestPointSampler
             Itself.
         """
-        count = self._count(len(np.asarray(X)))
+        count = self._count(len(check_fingerprints("X", X)))
         start, ground = self.initialize, self.ground
         selection = select(X, count, ground=ground, start=start, seed=self.random_state)
         picked_at = np.concatenate([[np.inf], selection.radii[:-1]])
         if not isinstance(start, str) and np.ndim(start) == 1:
             # Starts are picked because they were given, not because they were farthest.
-            given = np.asarray(X)[selection.indices[: len(start)]]
+            given = np.asarray(X)[selection.indices[: np.size(start)]]
             between = wasserstein_cross(given, given, ground=ground).astype(np.float64)
             for i in range(1, len(given)):
                 picked_at[i] = between[i, :i].min()
         self.selection_ = selection
         self.selected_idx_ = selection.indices
-        self.hausdorff_at_select_ = picked_at
+        self.hausdorff_at_select_ = np.full(len(selection.distances), np.inf)
+        self.hausdorff_at_select_[selection.indices] = picked_at
         self.hausdorff_ = selection.distances
         return self
 

@@ -130,8 +130,9 @@ def select(
 ) -> Selection:
     """Select samples by farthest point sampling, without a distance matrix.
 
-    The same picks and radii as ``fps(wasserstein_matrix(X), n_select)``, in O(N * M) distances at most, of which lower
-    bounds leave few to be computed.
+    From the same first pick, the same picks and radii as ``fps(wasserstein_matrix(X), n_select)``, in O(N * M) distances
+    at most, of which lower bounds leave few to be computed. (The medoid is found from exact sums here, there from sums
+    of rounded distances.)
 
     Parameters
     ----------

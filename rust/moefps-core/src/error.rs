@@ -15,7 +15,7 @@ pub enum Error {
     #[error("{0}")]
     Argument(String),
     /// An output file could not be written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), explain(source))]
     Output {
         /// The file that was to be written.
         path: PathBuf,
@@ -34,3 +34,17 @@ pub enum Error {
 
 /// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What the operating system said, in the terms of somebody who wants to write a file.
+fn explain(error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        NotFound | NotADirectory => "cannot be written: its folder does not exist".into(),
+        PermissionDenied | ReadOnlyFilesystem => "cannot be written: its folder is not writable".into(),
+        IsADirectory => "cannot be written: a folder of that name exists".into(),
+        StorageFull | QuotaExceeded => "cannot be written: the disk is full".into(),
+        FileTooLarge => "cannot be written: larger than files may be here".into(),
+        _ => format!("cannot be written: {error}"),
+    }
+}

@@ -24,6 +24,9 @@ const UNITS_PER_FEATURE: u64 = 40;
 /// Samples that one worker turns into features between two looks at the task.
 const CHUNK: usize = 16;
 
+/// So large a distance that sums of very many of them are still finite.
+const LARGEST_DISTANCE: f64 = 1e290;
+
 /// Rows whose running sums are added up side by side.
 const ROWS: usize = 4;
 
@@ -67,7 +70,7 @@ impl Ground {
     /// Prepares `metric` for fingerprints `[.., layers, experts]`; `weights` are one per layer, 1 where `None`.
     ///
     /// # Errors
-    /// Positions or weights of the wrong length, not finite, or (weights) negative or all zero.
+    /// Positions or weights of the wrong length, not finite, too large, or (weights) negative or all zero.
     pub fn new(metric: Metric, reduce: Reduce, weights: Option<&[f64]>, layers: usize, experts: usize) -> Result<Self> {
         let factor = layer_factors(reduce, weights, layers)?;
         let (mut order, mut scale) = (Vec::new(), Vec::new());
@@ -99,8 +102,11 @@ impl Ground {
             }
         }
         let unit = scale.iter().copied().fold(0.0, f64::max);
-        if !unit.is_finite() {
-            return Err(Error::Data("ground: a gap between positions is too large for float64".into()));
+        let largest: f64 = scale.iter().sum();
+        if largest.is_nan() || largest > LARGEST_DISTANCE {
+            return Err(Error::Data(format!(
+                "ground, layer_weights: distances up to {largest:e}; accepted: up to {LARGEST_DISTANCE:e}"
+            )));
         }
         Ok(Self { metric, layers, experts, order, scale, unit })
     }
@@ -122,6 +128,13 @@ impl Ground {
     /// # Errors
     /// The first row that is no distribution; [`Error::Cancelled`]; no memory.
     pub fn fixed(&self, samples: &Samples<'_>, task: &Task) -> Result<FixedFeatures> {
+        let largest: f64 = self.scale.iter().sum();
+        if largest > f64::from(f32::MAX) {
+            return Err(Error::Data(format!(
+                "ground, layer_weights: distances up to {largest:e}; accepted: up to {:e} in float32, more in float64",
+                f32::MAX
+            )));
+        }
         let relative = |s: &f64| if self.unit > 0.0 { s / self.unit * FIXED_ONE } else { 0.0 };
         let scale: Vec<f64> = self.scale.iter().map(relative).collect();
         Ok(FixedFeatures { features: self.compute(samples, &scale, task)?, unit: self.fixed_unit() })
@@ -255,9 +268,7 @@ unsafe fn convert_with<L: Lanes, T: Feature>(
         {
             let layers = out.len() / per_layer;
             let rows = &mut buffer[..layers * experts];
-            for (l, row) in (layer..).zip(rows.chunks_exact_mut(experts)) {
-                samples.read(sample, l, row);
-            }
+            samples.read(sample, layer, rows);
             let plain = rows.iter().fold(true, |plain, &p| plain & (p >= 0.0));
             let totals = ground.unscaled(layer, rows, scratch);
             for (l, &total) in (layer..layer + layers).zip(&totals) {
@@ -290,6 +301,13 @@ impl Feature for u32 {
     #[inline(always)]
     fn store(row: &[f64], total: f64, scale: &[f64], out: &mut [Self]) {
         let inverse = 1.0 / total;
+        if !inverse.is_finite() {
+            // Sums below 1e-308 have no inverse, but they divide.
+            for ((out, f), s) in out.iter_mut().zip(row).zip(scale) {
+                *out = (f / total * s + ROUNDER).to_bits() as u32;
+            }
+            return;
+        }
         for ((out, f), s) in out.iter_mut().zip(row).zip(scale) {
             // No partial sum is above the total, so this is at most 2^31 - 1. Adding 2^52 rounds it to an integer and
             // leaves that in the lowest bits, which vectorises where a cast does not.

@@ -13,7 +13,8 @@ use crate::ground::FixedFeatures;
 use crate::l1::lanes::Lanes;
 use crate::l1::tile::fixed_distance;
 use crate::l1::{Simd, for_each_simd};
-use crate::sum;
+use crate::start::{Start, extreme};
+use crate::sum::fixed_sums;
 use crate::task::Task;
 
 /// Features of a block: a cache line of them.
@@ -30,6 +31,9 @@ const DROPPED_BITS: u32 = 11;
 const ROWS_AT_ONCE: usize = 1 << 12;
 /// Samples whose exact sums are computed before the bounds are looked at again.
 const CANDIDATES_AT_ONCE: usize = 4;
+/// Samples that may be left to look at before sorting all features, which gives all sums, is the quicker way. With
+/// (nearly) equal samples no bound tells them apart.
+const MOST_CANDIDATES: usize = 64;
 
 /// A value for each feature of a block.
 type Line<T> = [T; BLOCK];
@@ -56,6 +60,9 @@ pub(crate) fn medoid(simd: Simd, features: &FixedFeatures, task: &Task) -> Resul
         let sums = sums.reduce(|| [0; CANDIDATES_AT_ONCE], |a, b| std::array::from_fn(|c| a[c] + b[c]));
         for (&candidate, sum) in candidates.iter().zip(sums) {
             best = best.min((sum, candidate));
+        }
+        if order.partition_point(|&i| bounds[i] <= best.0 as f64) > MOST_CANDIDATES {
+            return Ok(extreme(&fixed_sums(features, task)?, &Start::Medoid));
         }
     }
     Ok(best.1)
@@ -85,14 +92,12 @@ fn lower_bounds(simd: Simd, features: &AlignedMatrix<u32>, task: &Task) -> Resul
     let n = features.rows();
     let blocks = features.width().div_ceil(BLOCK);
     let zeros = || vec![[0.0f32; BLOCK]; n];
-    let units = (n * BLOCK) as u64 * sum::UNITS_PER_FEATURE;
     let lines = (0..blocks)
         .into_par_iter()
         .try_fold(zeros, |mut lines, block| {
             task.check()?;
             let tangents = Tangents::new(simd, features, block);
             add_bounds(simd, features, block, &tangents, &mut lines);
-            task.advance(units);
             Ok(lines)
         })
         .try_reduce_with(|mut a, b| {

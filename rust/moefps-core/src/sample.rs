@@ -49,16 +49,16 @@ impl Samples<'_> {
         }
     }
 
-    /// Copies row `(sample, layer)` into `row` as float64.
+    /// Copies the rows `layer ..` of a sample, as many as `rows` has room for, as float64.
     #[inline(always)]
-    pub(crate) fn read(&self, sample: usize, layer: usize, row: &mut [f64]) {
+    pub(crate) fn read(&self, sample: usize, layer: usize, rows: &mut [f64]) {
         match &self.values {
-            Values::F16(x) => copy(x, sample, layer, row, |from, to| from.convert_to_f64_slice(to), f16::to_f64),
+            Values::F16(x) => copy(x, sample, layer, rows, |from, to| from.convert_to_f64_slice(to), f16::to_f64),
             Values::F32(x) => {
                 let widen = |from: &[f32], to: &mut [f64]| to.iter_mut().zip(from).for_each(|(to, &v)| *to = v.into());
-                copy(x, sample, layer, row, widen, f64::from);
+                copy(x, sample, layer, rows, widen, f64::from);
             }
-            Values::F64(x) => copy(x, sample, layer, row, |from, to| to.copy_from_slice(from), |v| v),
+            Values::F64(x) => copy(x, sample, layer, rows, |from, to| to.copy_from_slice(from), |v| v),
         }
     }
 
@@ -92,7 +92,7 @@ impl Samples<'_> {
     }
 }
 
-/// Copies one row, contiguous or not.
+/// Copies rows: at once where the whole array is contiguous, else one by one.
 #[inline(always)]
 fn copy<T: Copy>(
     from: &ArrayView3<'_, T>,
@@ -102,9 +102,13 @@ fn copy<T: Copy>(
     slice: impl Fn(&[T], &mut [f64]),
     element: impl Fn(T) -> f64,
 ) {
-    let from = from.slice(s![sample, layer, ..]);
-    match from.to_slice() {
-        Some(from) => slice(from, to),
-        None => to.iter_mut().zip(from).for_each(|(to, &v)| *to = element(v)),
+    let (_, layers, experts) = from.dim();
+    if let Some(all) = from.as_slice() {
+        let start = (sample * layers + layer) * experts;
+        slice(&all[start..start + to.len()], to);
+    } else {
+        for (layer, to) in (layer..).zip(to.chunks_exact_mut(experts)) {
+            to.iter_mut().zip(from.slice(s![sample, layer, ..])).for_each(|(to, &v)| *to = element(v));
+        }
     }
 }

@@ -19,7 +19,7 @@ const COLUMNS: usize = 16;
 const FLOAT_GROUPS: usize = 16;
 
 /// Work units that sorting one feature of one sample costs.
-pub(crate) const UNITS_PER_FEATURE: u64 = 250;
+const UNITS_PER_FEATURE: u64 = 250;
 
 /// The two kinds of arithmetic; see [`crate::matrix::Arithmetic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,15 +89,17 @@ fn fixed_column(features: &AlignedMatrix<u32>, column: usize, scratch: &mut Vec<
     // Value and row in one number, so that sorting moves both at once.
     scratch.clear();
     scratch.extend(values.zip(0u64..).map(|(&v, i)| u64::from(v) << 32 | i));
-    scratch.sort_unstable();
+    // By value alone: the order among equals changes no sum.
+    radsort::sort_by_key(scratch, |&pair| (pair >> 32) as u32);
     let total: u64 = scratch.iter().map(|v| v >> 32).sum();
     let mut before = 0u64;
     for (i, &pair) in scratch.iter().enumerate() {
         let (value, row) = (pair >> 32, (pair & 0xffff_ffff) as usize);
         let after = before + value;
-        // Not negative, though its first term may be.
-        let sum = (value as i128 * (2 * i as i128 + 1 - n as i128)) + total as i128 - before as i128 - after as i128;
-        sums[row] += sum.cast_unsigned();
+        // Terms may be negative and wrap; the sum is neither, being at most n * 2^31.
+        let ahead = (2 * i as u64 + 1).wrapping_sub(n as u64);
+        let sum = value.wrapping_mul(ahead).wrapping_add(total).wrapping_sub(before).wrapping_sub(after);
+        sums[row] += u128::from(sum);
         before = after;
     }
 }
@@ -131,8 +133,7 @@ fn float_column(features: &AlignedMatrix<f64>, column: usize, scratch: &mut Vec<
     let values = features.as_slice().iter().skip(column).step_by(features.stride());
     scratch.clear();
     scratch.extend(values.copied().zip(0..));
-    // By row among equals, so that equal rows add the same numbers.
-    scratch.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    radsort::sort_by_key(scratch, |v| v.0);
     let total: f64 = scratch.iter().map(|v| v.0).sum();
     let mut before = 0.0;
     let mut start = 0;

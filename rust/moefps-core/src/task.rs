@@ -48,9 +48,15 @@ impl Task {
         self.done.fetch_add(units, Relaxed);
     }
 
+    /// Reports all as done. Some work turns out not to be needed, such as that after a radius is reached.
+    pub fn finish(&self) {
+        self.done.store(self.total.load(Relaxed), Relaxed);
+    }
+
     /// `(done, total)` in units.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        (self.done.load(Relaxed), self.total.load(Relaxed))
+        let total = self.total.load(Relaxed);
+        (self.done.load(Relaxed).min(total), total)
     }
 }

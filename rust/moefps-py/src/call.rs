@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::error::{named, panicked, to_python};
 
 /// How often the calling thread looks for Ctrl-C and reports progress.
-const POLL: Duration = Duration::from_millis(30);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Runs `work` on `n_threads` threads (all cores where `None`) and returns its result.
 ///
@@ -56,7 +56,10 @@ pub(crate) fn run<T: Send>(
             (Some(error), _) => Err(error),
             (None, Err(_)) => Err(panicked()),
             (None, Ok(Err(error))) => Err(to_python(py, error)),
-            (None, Ok(Ok(value))) => report(progress, task).map(|()| value),
+            (None, Ok(Ok(value))) => {
+                task.finish();
+                report(progress, task).map(|()| value)
+            }
         }
     })
 }

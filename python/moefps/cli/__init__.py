@@ -1,0 +1,59 @@
+"""The command `moefps`: one file a command, each one thin call of the Python API.
+
+Only click is imported here, so that ``moefps --help`` is quick; a command's file is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import click
+
+from moefps.cli._group import LazyGroup
+
+__all__ = ["main"]
+
+
+def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"moefps {version('moefps')}")
+    context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_help={
+        "info": "Say what is in a file, what is wrong with it, and how long a matrix would take.",
+        "distance": "Write the Wasserstein distances between all samples to a .npy.",
+        "select": "Pick the samples that together show every way the model behaves.",
+        "demo": "Show it all on data made on the spot.",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Find the samples that together show every way a Mixture-of-Experts model routes.
+
+    The input is fingerprints: a .npy of [N, L, E] floats, N samples by L layers by E experts, where every row of E is
+    the share of each expert and sums to 1.
+
+    \b
+    Examples:
+      moefps demo
+      moefps info X.npy
+      moefps distance X.npy -o D.npy
+      moefps select X.npy -m 64 -o sel.csv
+
+    The distance between two samples is the sum over layers of the Wasserstein-1 distance between their rows. If you
+    come from scipy.stats.wasserstein_distance: a script that hands it two rows as they are has computed `--ground
+    values`; one that hands it positions and weights has computed `--ground index`, the default here. `index` depends
+    on how experts are numbered, which training leaves arbitrary; `--ground discrete` does not.
+    """  # noqa: D301 (click wants the character itself)

@@ -1,0 +1,148 @@
+"""Options that several commands share, and what they mean for the Python API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from moefps.io import Fingerprints
+
+__all__ = ["GROUND_HELP", "Metric", "format_option", "load_inputs", "metric_options", "progress_options"]
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+GROUND_HELP = """
+A script that hands two rows to scipy.stats.wasserstein_distance as they are has computed `--ground values`; one that
+hands over positions and weights has computed `--ground index`. `index` depends on how experts are numbered, which
+training leaves arbitrary; `--ground discrete` treats all experts as equally far and does not.
+"""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The options that say which distance is meant, as the user gave them."""
+
+    ground: str | None
+    positions: str | None
+    reduce: str
+    layer_weights: str | None
+    dtype: str
+    normalize: bool
+    threads: int | None
+
+    @property
+    def ground_name(self) -> str:
+        """What to call the ground metric in a report."""
+        return f"positions {self.positions}" if self.positions else self.ground or "index"
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the keyword arguments that the Python API takes, with the named files read."""
+        from moefps.io import read_numbers
+
+        ground: str | npt.NDArray[Any] = self.ground or "index"
+        if self.positions is not None:
+            if self.ground is not None:
+                raise click.UsageError("--ground and --positions exclude each other")
+            ground = read_numbers(self.positions, ndim=(1, 2), layout="[E] or [L, E]")
+        weights = None
+        if self.layer_weights is not None:
+            weights = read_numbers(self.layer_weights, ndim=(1,), layout="[L]")
+        return {
+            "ground": ground,
+            "reduce": self.reduce,
+            "layer_weights": weights,
+            "dtype": self.dtype,
+            "normalize": self.normalize,
+            "n_threads": self.threads,
+        }
+
+
+def metric_options(command: Command) -> Command:
+    """Add the options of `Metric`."""
+    options = (
+        click.option(
+            "--ground",
+            type=click.Choice(["index", "values", "discrete"]),
+            help="What lies between experts: the difference of their index (default); nothing, only the sorted values "
+            "of rows are compared; or the same between any two.",
+        ),
+        click.option(
+            "--positions",
+            metavar="P.npy",
+            help="Experts at these positions on a line, [E] or [L, E], instead of --ground.",
+        ),
+        click.option(
+            "--reduce",
+            type=click.Choice(["sum", "mean"]),
+            default="sum",
+            show_default=True,
+            help="How layers are put together.",
+        ),
+        click.option("--layer-weights", metavar="W.npy", help="A weight for every layer, [L]."),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "float64"]),
+            default="float32",
+            show_default=True,
+            help="Precision of the distances.",
+        ),
+        click.option("--normalize", is_flag=True, help="Divide rows by their sum instead of refusing them."),
+        threads_option,
+        single_layer_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def threads_option(command: Command) -> Command:
+    """Add --threads."""
+    return click.option(
+        "--threads", type=click.IntRange(min=1), metavar="n", help="Threads to use; all cores when not given."
+    )(command)
+
+
+def single_layer_option(command: Command) -> Command:
+    """Add --single-layer."""
+    return click.option(
+        "--single-layer", is_flag=True, help="Take a 2-D file as [N, E], one layer (and files of [E] as samples)."
+    )(command)
+
+
+def format_option(command: Command) -> Command:
+    """Add --format."""
+    return click.option(
+        "--format",
+        "output_format",
+        type=click.Choice(["table", "json", "csv", "parquet"]),
+        default="table",
+        show_default=True,
+        help="How results are written.",
+    )(command)
+
+
+def progress_options(command: Command) -> Command:
+    """Add --progress, --no-progress and --quiet."""
+    command = click.option(
+        "-q", "--quiet", is_flag=True, help="Show neither progress nor warnings, only results and errors."
+    )(command)
+    return click.option(
+        "--progress/--no-progress",
+        "show_progress",
+        default=None,
+        help="Show progress on stderr; on by default where that is a terminal.",
+    )(command)
+
+
+def load_inputs(paths: tuple[str, ...], *, single_layer: bool) -> Fingerprints:
+    """Open the fingerprints that the command was given."""
+    from moefps.io import load_fingerprints
+
+    return load_fingerprints(paths, single_layer=single_layer)

@@ -1,0 +1,258 @@
+"""What `moefps select` and `moefps demo` print about a selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moefps.cli._render import can_draw_bars, count, emit_frame, emit_record, print_table, sparkline
+from moefps.errors import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    import polars as pl
+
+    from moefps import Selection, SelectionEvaluation
+    from moefps._typing import Float64Array
+    from moefps.io.tables import TableFormat
+    from moefps.selection import RandomInterval
+
+__all__ = ["Sink", "open_sink", "report_selection"]
+
+_MAX_ROWS_ON_SCREEN = 40
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where the picks go.
+
+    Attributes
+    ----------
+    output : str or None
+        A file, or None for stdout.
+    file_format : str or None
+        How the file is written.
+    output_format : str
+        How stdout is written.
+    overwrite : bool
+        True replaces the file where it exists.
+    """
+
+    output: str | None
+    file_format: TableFormat | None
+    output_format: str
+    overwrite: bool
+
+
+def open_sink(output: str | None, output_format: str, *, overwrite: bool, inputs: Sequence[str]) -> Sink:
+    """Check, before any work is done, that the picks can be written."""
+    from moefps.io import check_destination, table_format
+
+    if output is None:
+        return Sink(None, None, output_format, overwrite)
+    file_format = table_format(output, output_format)
+    refuse_own_input(output, inputs)
+    check_destination(output, overwrite=overwrite)
+    return Sink(output, file_format, output_format, overwrite)
+
+
+def refuse_own_input(output: str, inputs: Sequence[str]) -> None:
+    """Keep --overwrite from replacing what is being read."""
+    target = Path(output)
+    for path in inputs:
+        if target.exists() and Path(path).exists() and target.samefile(path):
+            raise FileError(f"{output}: is the input too, give another name for the output")
+
+
+def report_selection(
+    sink: Sink,
+    selection: Selection,
+    typicality: Float64Array | None,
+    evaluation: SelectionEvaluation | None,
+    *,
+    names: tuple[str, ...] | None = None,
+    labels: npt.NDArray[Any] | None = None,
+) -> None:
+    """Write the picks and say in a few sentences what they are worth.
+
+    Parameters
+    ----------
+    sink : Sink
+        Where to.
+    selection : Selection
+        The picks.
+    typicality : ndarray of shape [N], optional
+        Percentile of every sample.
+    evaluation : SelectionEvaluation, optional
+        How the picks compare with random ones.
+    names : tuple of str, optional
+        A name for every sample.
+    labels : ndarray of shape [N], optional
+        A label for every sample.
+    """
+    from moefps.io import write_table
+
+    frame = selection_frame(selection, typicality, names=names, labels=labels)
+    lines = summary_lines(selection, evaluation, labels)
+    if sink.output is not None:
+        write_table(frame, sink.output, file_format=sink.file_format, overwrite=sink.overwrite)
+        if sink.output_format == "table":
+            click.echo(f"{sink.output}: {count(frame.height, 'pick')}")
+            click.echo("\n".join(lines))
+        else:
+            emit_record(_summary_record(sink.output, selection, evaluation), sink.output_format)
+    elif sink.output_format == "table":
+        print_selection(frame)
+        click.echo("\n".join(lines))
+    else:
+        emit_frame(frame, sink.output_format)
+        # stdout belongs to the rows, and what was asked for must not be lost.
+        if evaluation is not None:
+            click.echo("\n".join(lines), err=True)
+
+
+def selection_frame(
+    selection: Selection,
+    typicality: Float64Array | None,
+    *,
+    names: tuple[str, ...] | None = None,
+    labels: npt.NDArray[Any] | None = None,
+) -> pl.DataFrame:
+    """Put the picks into a table, one row a pick."""
+    import polars as pl
+
+    indices = selection.indices
+    columns: dict[str, Any] = {"rank": range(1, len(indices) + 1), "index": indices}
+    if names is not None:
+        columns["name"] = [names[i] for i in indices]
+    if labels is not None:
+        columns["label"] = labels[indices].tolist()
+    columns |= {"radius": selection.radii, "cluster_size": selection.cluster_sizes}
+    if typicality is not None:
+        columns["typicality"] = typicality[indices]
+    return pl.DataFrame(columns)
+
+
+def typicality_word(percentile: float) -> str:
+    """Say how common a path is: the commonest quarter, the rarest tenth, or between.
+
+    Examples
+    --------
+    >>> typicality_word(97.0), typicality_word(50.0), typicality_word(3.0)
+    ('common', 'usual', 'rare')
+    """
+    if percentile >= 75:
+        return "common"
+    return "usual" if percentile >= 10 else "rare"
+
+
+def print_selection(frame: pl.DataFrame) -> None:
+    """Print the picks as a table for people; the middle of a long one is left out on a terminal."""
+    import sys
+
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in frame.columns:
+        is_text = column in {"name", "label"}
+        justify = "left" if is_text else "right"
+        table.add_column(
+            column.replace("cluster_size", "cluster size"),
+            justify=justify,  # type: ignore[arg-type]
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=None if is_text else len(column),
+        )
+    n_rows = frame.height
+    is_cut = sys.stdout.isatty() and n_rows > _MAX_ROWS_ON_SCREEN
+    for i, row in enumerate(frame.iter_rows(named=True)):
+        if is_cut and i == _MAX_ROWS_ON_SCREEN - 10:
+            table.add_row("...")
+        if not is_cut or i < _MAX_ROWS_ON_SCREEN - 10 or i >= n_rows - 5:
+            table.add_row(*(_cell(column, value) for column, value in row.items()))
+    print_table(table)
+    if is_cut:
+        click.echo(f"{n_rows:,} picks, the middle left out; -o sel.csv writes them all")
+
+
+def _cell(column: str, value: Any) -> str:
+    from rich.markup import escape
+
+    if column == "radius":
+        return f"{value:#.5g}"
+    if column == "typicality":
+        return f"{value:.1f} {typicality_word(value):>6}"
+    if column == "cluster_size":
+        return f"{value:,}"
+    # A name may hold brackets, which rich would take for markup.
+    return escape(str(value))
+
+
+def summary_lines(
+    selection: Selection, evaluation: SelectionEvaluation | None, labels: npt.NDArray[Any] | None = None
+) -> list[str]:
+    """Say what the picks are worth, beside random ones where they were compared."""
+    n_samples, n_selected = len(selection.assignment), len(selection.indices)
+    radius, first = float(selection.radii[-1]), float(selection.radii[0])
+    lines = []
+    if first > 0 and n_selected > 1 and can_draw_bars():
+        lines.append(f"radius by pick  {sparkline(selection.radii.tolist())}")
+    lines.append(
+        f"{count(n_samples, 'sample')}, each within {radius:.4g} of one of {count(n_selected, 'pick')}"
+        + (f" ({first:.4g} of the first alone)" if n_selected > 1 else "")
+    )
+    if evaluation is not None:
+        lines += _comparison_lines(evaluation)
+    elif labels is not None:
+        n_covered = len(set(labels[selection.indices].tolist()))
+        lines.append(f"labels covered: {n_covered} of {len(set(labels.tolist()))}")
+    return lines
+
+
+def _comparison_lines(evaluation: SelectionEvaluation) -> list[str]:
+    """Set the picks beside random ones, a line for each measure."""
+    rows: list[tuple[str, float, RandomInterval]] = [
+        ("covering radius", evaluation.covering_radius, evaluation.random_covering_radius),
+        ("mean distance to a pick", evaluation.mean_distance, evaluation.random_mean_distance),
+    ]
+    if evaluation.labels_covered is not None and evaluation.random_labels_covered is not None:
+        title = f"labels covered, of {evaluation.n_labels}"
+        rows.append((title, evaluation.labels_covered, evaluation.random_labels_covered))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{'':{width}}  {'picks':>8}  {'random':>8}  95 % of {evaluation.n_random} random"]
+    for title, value, random in rows:
+        between = f"{random.low:.4g} to {random.high:.4g}"
+        lines.append(f"{title:{width}}  {value:8.4g}  {random.mean:8.4g}  {between}")
+    return lines
+
+
+def _summary_record(
+    output: str, selection: Selection, evaluation: SelectionEvaluation | None
+) -> dict[str, str | int | float | None]:
+    """Give the summary for programs, flat, so that it fits a row of a table."""
+    record: dict[str, str | int | float | None] = {
+        "output": output,
+        "n_samples": len(selection.assignment),
+        "n_selected": len(selection.indices),
+        "first_radius": float(selection.radii[0]),
+        "covering_radius": float(selection.radii[-1]),
+        "mean_distance": float(selection.distances.mean()),
+    }
+    if evaluation is None:
+        return record
+    record |= {
+        "labels_covered": evaluation.labels_covered,
+        "n_labels": evaluation.n_labels,
+        "n_random": evaluation.n_random,
+    }
+    for name in ("covering_radius", "mean_distance", "labels_covered"):
+        interval = getattr(evaluation, f"random_{name}")
+        for part in ("mean", "low", "high"):
+            record[f"random_{name}_{part}"] = None if interval is None else float(getattr(interval, part))
+    return record
