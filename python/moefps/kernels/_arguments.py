@@ -111,7 +111,8 @@ def _check_numbers(name: str, values: npt.ArrayLike) -> Float64Array:
 def check_precision(dtype: Precision) -> str:
     """Return the name of the dtype, which may also be given as numpy's own."""
     try:
-        name = np.dtype(dtype).name
+        # numpy takes None for float64, which nobody who writes it means.
+        name = "" if dtype is None else np.dtype(dtype).name
     except TypeError:
         name = ""
     if name not in ("float32", "float64"):

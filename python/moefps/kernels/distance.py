@@ -220,13 +220,13 @@ def _prepare_output(
 ) -> tuple[Any, FloatArray | None]:
     """Return what Rust is to fill, and the array that it will then be part of (None for a file)."""
     if isinstance(out, str | os.PathLike):
-        # Through links: the file that a link points to is the one to be replaced.
-        path = Path(os.path.realpath(out))
-        if path.exists() and not path.is_file():
-            raise FileError(f"out: {path} is not a file; accepted: an array, or a path that ends in .npy")
+        path = Path(out)
         if path.suffix != ".npy":
             raise ArgumentError(f"out: {str(path)!r}; accepted: an array, or a path that ends in .npy")
-        return path, None
+        if path.exists() and not path.is_file():
+            raise FileError(f"out: {path} is not a file; accepted: a path that is free, or a file to replace")
+        # Of a link, the file that it points to is the one to be replaced.
+        return path.resolve() if path.is_symlink() else path, None
     if out is None:
         result: FloatArray = np.empty(shape, dtype=dtype)
     elif not isinstance(out, np.ndarray):

@@ -113,12 +113,13 @@ def evaluate_selection(
     >>> import numpy as np
     >>> import moefps
     >>> rng = np.random.default_rng(0)
-    >>> X = rng.dirichlet(np.ones(8), size=(60, 3))
-    >>> picks = moefps.select(X, 6).indices
-    >>> result = moefps.evaluate_selection(X, picks, labels=np.arange(60) % 4)
+    >>> labels = np.repeat(["common", "rare", "rarer"], [90, 8, 2])
+    >>> favourites = {"common": [9, 1, 1, 1], "rare": [1, 1, 9, 1], "rarer": [1, 1, 1, 9]}
+    >>> X = np.stack([rng.dirichlet(favourites[label], size=3) for label in labels])
+    >>> result = moefps.evaluate_selection(X, moefps.select(X, 4).indices, labels)
     >>> result.labels_covered, result.n_labels
-    (4, 4)
-    >>> result.covering_radius < result.random_covering_radius.low
+    (3, 3)
+    >>> result.random_labels_covered.mean < 2
     True
     """
     n = len(check_fingerprints("X", X))

@@ -105,7 +105,7 @@ impl Ground {
         let largest: f64 = scale.iter().sum();
         if largest.is_nan() || largest > LARGEST_DISTANCE {
             return Err(Error::Data(format!(
-                "ground, layer_weights: distances up to {largest:e}; accepted: up to {LARGEST_DISTANCE:e}"
+                "ground, layer_weights: distances as large as {largest:e}; accepted: up to {LARGEST_DISTANCE:e}"
             )));
         }
         Ok(Self { metric, layers, experts, order, scale, unit })
@@ -131,7 +131,7 @@ impl Ground {
         let largest: f64 = self.scale.iter().sum();
         if largest > f64::from(f32::MAX) {
             return Err(Error::Data(format!(
-                "ground, layer_weights: distances up to {largest:e}; accepted: up to {:e} in float32, more in float64",
+                "ground, layer_weights: distances as large as {largest:e}; accepted: up to {:e} in float32, more in float64",
                 f32::MAX
             )));
         }
