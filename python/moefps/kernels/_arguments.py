@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,9 @@ def check_fingerprints(name: str, array: npt.ArrayLike, *, at_least: int = 1) ->
     found = check_float_array(name, array)
     if found.ndim != 3:
         hint = f"; for a single layer pass {name}[:, None, :]" if found.ndim == 2 else ""
-        raise ShapeError(f"{name}: {found.ndim} dimensions {found.shape}; accepted: 3, [samples, layers, experts]{hint}")
+        raise ShapeError(
+            f"{name}: {found.ndim} dimensions {found.shape}; accepted: 3, [samples, layers, experts]{hint}"
+        )
     n, layers, experts = found.shape
     if n < at_least or layers < 1 or experts < 2:
         raise ShapeError(
@@ -108,11 +110,11 @@ def _check_numbers(name: str, values: npt.ArrayLike) -> Float64Array:
     return np.ascontiguousarray(found, dtype=np.float64)
 
 
-def check_precision(dtype: Precision) -> str:
+def check_precision(dtype: object) -> str:
     """Return the name of the dtype, which may also be given as numpy's own."""
     try:
         # numpy takes None for float64, which nobody who writes it means.
-        name = "" if dtype is None else np.dtype(dtype).name
+        name = "" if dtype is None else np.dtype(cast("npt.DTypeLike", dtype)).name
     except TypeError:
         name = ""
     if name not in ("float32", "float64"):

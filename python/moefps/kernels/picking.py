@@ -50,9 +50,7 @@ def pick_from_distances(
     count, first, radius = _check_goal(n, n_select, start, seed, stop_radius)
     threads = check_threads(n_threads)
     with progress_callback(progress, "selecting") as callback:
-        return Picks(
-            *_core.fps(matrix, count, start=first, stop_radius=radius, n_threads=threads, progress=callback)
-        )
+        return Picks(*_core.fps(matrix, count, start=first, stop_radius=radius, n_threads=threads, progress=callback))
 
 
 def pick_from_fingerprints(
@@ -103,7 +101,7 @@ def cover_radii(
     n_threads: int | None,
     progress: Progress,
 ) -> Float64Array:
-    """Return ``[len(sets), 2]``: the covering radius of each set of picks, and the mean distance to the nearest pick."""
+    """Return ``[len(sets), 2]``: for each set of picks the covering radius and the mean distance to the nearest."""
     fingerprints = check_fingerprints("X", X)
     distance = check_distance(fingerprints.shape, ground, reduce, layer_weights, dtype, normalize)
     threads = check_threads(n_threads)

@@ -130,9 +130,9 @@ def select(
 ) -> Selection:
     """Select samples by farthest point sampling, without a distance matrix.
 
-    From the same first pick, the same picks and radii as ``fps(wasserstein_matrix(X), n_select)``, in O(N * M) distances
-    at most, of which lower bounds leave few to be computed. (The medoid is found from exact sums here, there from sums
-    of rounded distances.)
+    From the same first pick, the same picks and radii as ``fps(wasserstein_matrix(X), n_select)``, in at most O(N * M)
+    distances, of which lower bounds leave few to be computed. (The medoid is found from exact sums here, there from
+    sums of rounded distances.)
 
     Parameters
     ----------

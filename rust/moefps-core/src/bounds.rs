@@ -14,7 +14,7 @@ use crate::aligned::AlignedMatrix;
 use crate::ground::FixedFeatures;
 use crate::l1::lanes::Lanes;
 use crate::l1::tile::{COLUMN, byte_distance, column_maxima, short_distance};
-use crate::l1::{Simd, for_each_simd};
+use crate::l1::{Simd, for_each_simd, prefetch};
 use crate::task::Task;
 
 /// Features of a coarse block.
@@ -249,6 +249,13 @@ impl Bounds {
             *out = (2 * *out).wrapping_sub(own).wrapping_sub(*sum);
         }
         out
+    }
+
+    /// Has the finer summaries of sample `i` fetched into the cache.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, i: usize) {
+        prefetch(self.fine.row(i));
+        prefetch(self.bytes.row(i));
     }
 
     /// The smallest coarse distance whose bound reaches `threshold`.

@@ -12,7 +12,7 @@ use crate::aligned::AlignedMatrix;
 use crate::ground::FixedFeatures;
 use crate::l1::lanes::Lanes;
 use crate::l1::tile::fixed_distance;
-use crate::l1::{Simd, for_each_simd};
+use crate::l1::{Simd, for_each_simd, prefetch};
 use crate::start::{Start, extreme};
 use crate::sum::fixed_sums;
 use crate::task::Task;
@@ -29,6 +29,8 @@ const SAMPLED_ROWS: usize = 64;
 const DROPPED_BITS: u32 = 11;
 /// … the sum over this many rows fits into 32 bits.
 const ROWS_AT_ONCE: usize = 1 << 12;
+/// Walking down a column, the processor does not see where it goes, so rows are asked for this far ahead.
+const ROWS_AHEAD: usize = 16;
 /// Samples whose exact sums are computed before the bounds are looked at again.
 const CANDIDATES_AT_ONCE: usize = 4;
 /// Samples that may be left to look at before sorting all features, which gives all sums, is the quicker way. With
@@ -195,6 +197,7 @@ unsafe fn add_knot_totals_with<L: Lanes>(
     knots: &[Line<u32>; KNOTS_AT_ONCE],
     totals: &mut KnotTotals,
 ) {
+    let last = features.rows() - 1;
     let mut values = [0; BLOCK];
     let mut maxima = [[0; BLOCK]; KNOTS_AT_ONCE];
     let mut not_above = [[0; BLOCK]; KNOTS_AT_ONCE];
@@ -206,6 +209,7 @@ unsafe fn add_knot_totals_with<L: Lanes>(
             let mut max_sums = [L::splat(0); KNOTS_AT_ONCE];
             let mut counts = [L::splat(0); KNOTS_AT_ONCE];
             for i in rows.clone() {
+                prefetch(line(features, (i + ROWS_AHEAD).min(last), block));
                 let x = L::shift_right::<DROPPED_BITS>(L::load(line(features, i, block)[lane..].as_ptr()));
                 sum = L::add(sum, x);
                 for k in 0..KNOTS_AT_ONCE {
@@ -243,7 +247,9 @@ unsafe fn add_bounds_with<L: Lanes>(
     tangents: &Tangents,
     lines: &mut [Line<f32>],
 ) {
+    let last = features.rows() - 1;
     for (i, out) in lines.iter_mut().enumerate() {
+        prefetch(line(features, (i + ROWS_AHEAD).min(last), block));
         let x = line(features, i, block).map(|x| (x >> DROPPED_BITS) as f32);
         // A sum of distances is not below 0 either.
         let mut largest = [0.0f32; BLOCK];

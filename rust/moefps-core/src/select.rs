@@ -11,7 +11,7 @@ use crate::bounds::Bounds;
 use crate::ground::{FixedFeatures, FloatFeatures, Ground};
 use crate::l1::lanes::Lanes;
 use crate::l1::tile::{COLUMN, fixed_distance, float_distance};
-use crate::l1::{Simd, for_each_simd};
+use crate::l1::{Simd, for_each_simd, prefetch};
 use crate::medoid::medoid;
 use crate::sample::Samples;
 use crate::start::{Cover, Goal, Selection, Start, extreme, greedy};
@@ -19,7 +19,7 @@ use crate::sum::{self, Precision, fixed_sums, float_sums};
 use crate::task::Task;
 
 /// Kernel elements after which a second thread is worth waking.
-const ELEMENTS_PER_THREAD: usize = 1 << 18;
+const ELEMENTS_PER_THREAD: usize = 1 << 17;
 
 /// What a pruned sample costs on average, as a share of its features (one in this many).
 const PRUNED_SHARE: usize = 24;
@@ -277,15 +277,34 @@ unsafe fn scan_with<L: Lanes, D: ExactDistance>(
                 }
             }
             Some(known) => {
-                for group in 0..n.div_ceil(COLUMN) {
+                // In three sweeps, so that the rows that the next one needs are on their way from memory meanwhile.
+                let mut left = Vec::with_capacity(n);
+                for (group, thresholds) in state.coarse.chunks(COLUMN).enumerate() {
                     let coarse = known.coarse::<L>(pick.index, pick.center, state.first / COLUMN + group);
-                    for (lane, i) in (group * COLUMN..n.min((group + 1) * COLUMN)).enumerate() {
-                        if coarse[lane] < state.coarse[i]
-                            && !known.apart::<L>(pick.index, state.first + i, state.thresholds[i])
-                        {
-                            state.visit::<L, D>(exact, bounds, pick, i);
-                        }
+                    let mut near = 0u32;
+                    for (lane, (coarse, threshold)) in coarse.iter().zip(thresholds).enumerate() {
+                        near |= u32::from(coarse < threshold) << lane;
                     }
+                    while near != 0 {
+                        let i = group * COLUMN + near.trailing_zeros() as usize;
+                        known.prefetch(state.first + i);
+                        left.push(i);
+                        near &= near - 1;
+                    }
+                }
+                // No closure here: it would not be compiled for the instruction set.
+                let mut kept = 0;
+                for k in 0..left.len() {
+                    let i = left[k];
+                    if !known.apart::<L>(pick.index, state.first + i, state.thresholds[i]) {
+                        exact.prefetch(state.first + i);
+                        left[kept] = i;
+                        kept += 1;
+                    }
+                }
+                left.truncate(kept);
+                for i in left {
+                    state.visit::<L, D>(exact, bounds, pick, i);
                 }
             }
         }
@@ -304,6 +323,9 @@ trait ExactDistance: Sync {
     /// # Safety
     /// The instruction set of `L`.
     unsafe fn distance<L: Lanes>(&self, i: usize, j: usize) -> (f64, u64);
+
+    /// Has the features of sample `i` fetched into the cache.
+    fn prefetch(&self, i: usize);
 }
 
 impl ExactDistance for FixedFeatures {
@@ -317,6 +339,11 @@ impl ExactDistance for FixedFeatures {
         let distance = unsafe { fixed_distance::<L>(self.features.row(i), self.features.row(j)) };
         // Rounded as the matrix is, so that both have the same ties.
         (f64::from((distance as f64 * self.unit) as f32), distance)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, i: usize) {
+        prefetch(self.features.row(i));
     }
 }
 
@@ -339,5 +366,10 @@ impl ExactDistance for Float<'_> {
         let slack = self.features() as u64 + 2;
         let threshold = (distance * (1.0 + 1e-9) / self.unit).ceil() as u64 + slack;
         (distance, threshold)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, i: usize) {
+        prefetch(self.features.features.row(i));
     }
 }

@@ -80,9 +80,9 @@ proptest! {
             let ground = ground(metric, &x);
             let d = distances::<f64>(&x, &ground);
             let means = mean_distances(&samples(&x), &ground, Precision::Float64, &Task::new()).expect("means");
-            for i in 0..n {
-                let plain = d.row(i).sum() / (n - 1) as f64;
-                prop_assert!((means[i] - plain).abs() <= 1e-12 * plain.max(1.0) * n as f64);
+            for (mean, row) in means.iter().zip(d.rows()) {
+                let plain = row.sum() / (n - 1) as f64;
+                prop_assert!((mean - plain).abs() <= 1e-12 * plain.max(1.0) * n as f64);
             }
         }
     }

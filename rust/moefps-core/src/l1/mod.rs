@@ -143,3 +143,20 @@ macro_rules! for_each_simd {
     };
 }
 pub(crate) use for_each_simd;
+
+/// Asks for the first cache lines of a row ahead of their use; from there on the processor sees where it goes.
+#[inline(always)]
+pub(crate) fn prefetch<T>(row: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..PREFETCHED_LINES.min(size_of_val(row) / 64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing; the address is inside the row.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().cast::<i8>().add(line * 64)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
+/// Cache lines that [`prefetch`] asks for.
+#[cfg(target_arch = "x86_64")]
+const PREFETCHED_LINES: usize = 8;
