@@ -70,8 +70,8 @@ def metric_options(command: Command) -> Command:
         click.option(
             "--ground",
             type=click.Choice(["index", "values", "discrete"]),
-            help="What lies between experts: the difference of their index (default); nothing, only the sorted values "
-            "of rows are compared; or the same between any two.",
+            help="How far apart experts are: as their numbers are (index, the default); not at all, only the sorted "
+            "values of rows are compared (values); all equally far (discrete).",
         ),
         click.option(
             "--positions",

@@ -40,6 +40,14 @@ const MOST_CANDIDATES: usize = 64;
 /// A value for each feature of a block.
 type Line<T> = [T; BLOCK];
 
+/// Work units that bounding one feature of one sample costs.
+const UNITS_PER_FEATURE: u64 = 25;
+
+/// Work units of [`medoid`], as far as they are known beforehand.
+pub(crate) fn units(samples: usize, features: usize) -> u64 {
+    samples as u64 * features as u64 * UNITS_PER_FEATURE
+}
+
 /// Returns the index of the sample with the smallest sum, the lowest one of equals.
 pub(crate) fn medoid(simd: Simd, features: &FixedFeatures, task: &Task) -> Result<usize> {
     let rows = &features.features;
@@ -100,6 +108,8 @@ fn lower_bounds(simd: Simd, features: &AlignedMatrix<u32>, task: &Task) -> Resul
             task.check()?;
             let tangents = Tangents::new(simd, features, block);
             add_bounds(simd, features, block, &tangents, &mut lines);
+            let width = BLOCK.min(features.width() - block * BLOCK);
+            task.advance(units(n, width));
             Ok(lines)
         })
         .try_reduce_with(|mut a, b| {

@@ -12,7 +12,7 @@ use crate::ground::{FixedFeatures, FloatFeatures, Ground};
 use crate::l1::lanes::Lanes;
 use crate::l1::tile::{COLUMN, fixed_distance, float_distance};
 use crate::l1::{Simd, for_each_simd, prefetch};
-use crate::medoid::medoid;
+use crate::medoid::{self, medoid};
 use crate::sample::Samples;
 use crate::start::{Cover, Goal, Selection, Start, extreme, greedy};
 use crate::sum::{self, Precision, fixed_sums, float_sums};
@@ -74,6 +74,7 @@ struct Index {
     bounds: Option<Bounds>,
     /// The start, where it takes a look at all samples.
     extreme: Option<usize>,
+    units_per_pick: u64,
 }
 
 enum Features {
@@ -97,8 +98,13 @@ impl Index {
         let float = precision == Precision::Float64;
         let fixed_wanted = prune || !float;
         let passes = u64::from(fixed_wanted) + u64::from(float);
-        let sort_units = if sorted.is_some() { sum::units(n, ground.features()) } else { 0 };
-        task.announce(ground.units(n) * passes + sort_units + (picks * n) as u64);
+        let start_units = match sorted {
+            None => 0,
+            Some(Start::Medoid) if !float => medoid::units(n, ground.features()),
+            Some(_) => sum::units(n, ground.features()),
+        };
+        let units_per_pick = (n * ground.features()).div_ceil(if prune { PRUNED_SHARE } else { 1 }) as u64;
+        task.announce(ground.units(n) * passes + start_units + picks as u64 * units_per_pick);
 
         let fixed = fixed_wanted.then(|| ground.fixed(samples, task)).transpose()?;
         let bounds = match &fixed {
@@ -124,7 +130,7 @@ impl Index {
                 (Features::Float { features, unit: ground.fixed_unit() }, extreme)
             }
         };
-        Ok(Self { simd, n, features, bounds, extreme })
+        Ok(Self { simd, n, features, bounds, extreme, units_per_pick })
     }
 
     fn select(&self, goal: &Goal, task: &Task) -> Result<Selection> {
@@ -143,7 +149,7 @@ impl Index {
                     self.update(&Float { features, unit: *unit }, pick, position, cover, &mut thresholds)
                 }
             };
-            task.advance(self.n as u64);
+            task.advance(self.units_per_pick);
             Ok(farthest)
         })?;
         Ok(cover.into_selection(indices, radii))
