@@ -1,7 +1,7 @@
 //! Farthest point sampling on a precomputed distance matrix.
 
 use half::f16;
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 
 use crate::start::{Cover, Goal, Selection, Start, extreme, greedy};
@@ -89,11 +89,21 @@ fn checked_sums<T: Distance>(d: &ArrayView2<'_, T>, task: &Task) -> Result<Vec<f
         .into_par_iter()
         .map(|band| {
             let rows = band * BLOCK..n.min((band + 1) * BLOCK);
+            let mut mirrored = [[0.0; BLOCK]; BLOCK];
             for column in (rows.start..n).step_by(BLOCK) {
                 task.check()?;
-                for i in rows.clone() {
-                    for j in column.max(i)..n.min(column + BLOCK) {
-                        check_pair(i, j, d[[i, j]], d[[j, i]])?;
+                let columns = column..n.min(column + BLOCK);
+                for (c, j) in columns.clone().enumerate() {
+                    for (line, v) in mirrored.iter_mut().zip(d.slice(s![j, rows.clone()])) {
+                        line[c] = v.widen();
+                    }
+                }
+                for (i, line) in rows.clone().zip(&mirrored) {
+                    let row = d.slice(s![i, columns.clone()]);
+                    // Without a branch for each pair; which one it was is found where there is one.
+                    let sound = row.iter().zip(line).fold(true, |sound, (a, &b)| sound & is_pair::<T>(a.widen(), b));
+                    if !sound {
+                        columns.clone().try_for_each(|j| check_pair(i, j, d[[i, j]], d[[j, i]]))?;
                     }
                 }
             }
@@ -119,6 +129,11 @@ fn checked_sums<T: Distance>(d: &ArrayView2<'_, T>, task: &Task) -> Result<Vec<f
     Ok(sums)
 }
 
+/// Whether `a` and `b` may be mirrored entries of a distance matrix: not where one is NaN, negative or infinite.
+fn is_pair<T: Distance>(a: f64, b: f64) -> bool {
+    (a >= 0.0) & (b >= 0.0) & (a.max(b) < f64::INFINITY) & ((a - b).abs() <= T::TOLERANCE * a.max(b))
+}
+
 fn check_pair<T: Distance>(i: usize, j: usize, a: T, b: T) -> Result<()> {
     for (i, j, v) in [(i, j, a), (j, i, b)] {
         let v = v.widen();
@@ -127,7 +142,7 @@ fn check_pair<T: Distance>(i: usize, j: usize, a: T, b: T) -> Result<()> {
         }
     }
     let (a, b) = (a.widen(), b.widen());
-    if (a - b).abs() > T::TOLERANCE * a.max(b) {
+    if !is_pair::<T>(a, b) {
         return Err(Error::Data(format!(
             "D: not symmetric, D[{i}, {j}] is {a} and D[{j}, {i}] is {b}; accepted: a symmetric matrix, such as (D + D.T) / 2"
         )));
