@@ -56,7 +56,7 @@ def work(options: argparse.Namespace) -> None:
         from . import precision
 
         found["result"] = precision.main(quick=options.quick)
-    found["pools"] = threads.check(n_threads)
+    found["unequal"] = threads.unequal(n_threads)
     options.output.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -30,7 +30,7 @@ def markdown(results: Result) -> str:
     if results["quick"]:
         parts.append("**A trial run on small data: the times mean nothing.**\n")
     matrix, select = results.get("matrix", {}), results.get("select", {})
-    parts.append(_summary(matrix, select))
+    parts += [_unequal(matrix), _unequal(select), _summary(matrix, select)]
     if matrix:
         parts += [_matrix(matrix), _bound(matrix)]
     if select:
@@ -102,6 +102,11 @@ def _machine(machine: Result) -> str:
         f"instruction set used: {machine['simd'][-1]}.{load}\n\n"
         f"Python {machine['python']}{rust}; {packages}.\n"
     )
+
+
+def _unequal(by_threads: Result) -> str:
+    found = {n: worker["unequal"] for n, worker in by_threads.items() if worker["unequal"]}
+    return f"**The threads were not equal: wanted, found {found}.**\n" if found else ""
 
 
 # What the page begins with.
