@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
             code = _report_usage(error)
         except click.Abort:
             code = _report_interrupt()
-        sys.exit(code or _flush())
+        sys.exit(_flush(code))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, with its errors, warnings and signals turned into lines and codes."""
@@ -155,15 +155,15 @@ def _say(kind: str, message: str) -> None:
     click.echo(f"{label} {' '.join(message.split())}", err=True)
 
 
-def _flush() -> int:
+def _flush(code: int) -> int:
     """Flush stdout while an error can still be reported, and return the exit code."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        code = _report(error)
+        # After another error, it is no news that stdout fails.
+        code = code or _report(error)
         _drop_stdout()
-        return code
-    return 0
+    return code
 
 
 def _drop_stdout() -> None:

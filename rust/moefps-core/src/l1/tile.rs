@@ -75,7 +75,9 @@ unsafe fn add_maxima_with<L: Lanes>(
     assert_eq!(out.len(), left.rows * right.rows);
     let end = groups.last().copied().unwrap_or(from);
     assert!(end <= left.stride && end <= right.stride && from.is_multiple_of(L::LANES));
-    assert!(groups.is_sorted() && groups.iter().all(|end| end.is_multiple_of(L::LANES)));
+    // No group is empty.
+    assert!(groups.first().is_none_or(|&end| end > from) && groups.is_sorted_by(|a, b| a < b));
+    assert!(groups.iter().all(|end| end.is_multiple_of(L::LANES)));
     // SAFETY: all vectors lie inside the rows, by the assertions above; the caller vouches for the instruction set.
     unsafe { for_each_register_tile!(left, right, maxima_tile, from, groups, &mut *out) }
 }
@@ -96,13 +98,13 @@ unsafe fn maxima_tile<L: Lanes, const M: usize, const N: usize>(
         let mut sums = [[L::no_sums(); N]; M];
         let mut k = from;
         for &end in groups {
-            let mut partial = [[L::splat(0); N]; M];
+            let mut partial = maxima_at::<L, M, N>(a, b, k);
+            k += L::LANES;
             while k < end {
-                let b = b.map(|b| L::load(b.add(k)));
-                for (partial, a) in partial.iter_mut().zip(a) {
-                    let a = L::load(a.add(k));
-                    for (partial, b) in partial.iter_mut().zip(b) {
-                        *partial = L::add(*partial, L::max(a, b));
+                let maxima = maxima_at::<L, M, N>(a, b, k);
+                for (partial, maxima) in partial.iter_mut().zip(maxima) {
+                    for (partial, max) in partial.iter_mut().zip(maxima) {
+                        *partial = L::add(*partial, max);
                     }
                 }
                 k += L::LANES;
@@ -118,6 +120,23 @@ unsafe fn maxima_tile<L: Lanes, const M: usize, const N: usize>(
                 out[(i + r) * right.rows + j + c] += L::total(sums);
             }
         }
+    }
+}
+
+/// One vector of maxima for each pair of rows.
+#[inline(always)]
+unsafe fn maxima_at<L: Lanes, const M: usize, const N: usize>(
+    a: [*const u32; M],
+    b: [*const u32; N],
+    k: usize,
+) -> [[L::Ints; N]; M] {
+    // SAFETY: see `add_maxima_with`.
+    unsafe {
+        let b = b.map(|b| L::load(b.add(k)));
+        a.map(|a| {
+            let a = L::load(a.add(k));
+            b.map(|b| L::max(a, b))
+        })
     }
 }
 
