@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -74,12 +75,21 @@ def process():
     return run
 
 
+def default_signals():
+    """Undo what a parent had its children ignore."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start_process():
     """Start the real command and let the test end it."""
     started = []
 
     def start(*arguments, **kwargs):
+        if os.name == "posix":
+            # As a shell in front of a person starts it, also where nohup or a background job runs the tests.
+            kwargs.setdefault("preexec_fn", default_signals)
         started.append(subprocess.Popen(command_line(*arguments), **kwargs))
         return started[-1]
 
