@@ -5,7 +5,9 @@ expert of a layer got. Everything here takes N of them as an array ``[N, L, E]``
 
 - `wasserstein_matrix`, `wasserstein_cross`: the distances, exact and fast;
 - `select`: M of N samples that cover the rest, without the matrix; `fps`: the same on any distance matrix;
-- `evaluate_selection`, `typicality`: how good a selection is, and how common each sample is.
+- `evaluate_selection`, `typicality`: how good a selection is, and how common each sample is;
+- `capture`: the routing of a model of transformers over texts, as a dump on disk; `open_dump` reads one, `write_dump`
+  makes one of arrays.
 
 Names are imported when they are first used, so ``import moefps`` costs no more than numpy.
 """
@@ -19,14 +21,20 @@ if TYPE_CHECKING:
     from moefps._version import __version__
     from moefps.errors import (
         ArgumentError,
+        CaptureError,
+        CaptureWarning,
         DataError,
         DtypeError,
+        DumpError,
         DuplicateWarning,
         FileError,
+        MissingExtraError,
         MoefpsError,
         ShapeError,
     )
+    from moefps.io.dump import Dump, open_dump, write_dump
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
+    from moefps.recording import RouterSpec, capture
     from moefps.selection import (
         FarthestPointSampler,
         RandomInterval,
@@ -42,16 +50,25 @@ if TYPE_CHECKING:
 _HOME = {
     "__version__": "moefps._version",
     "ArgumentError": "moefps.errors",
+    "CaptureError": "moefps.errors",
+    "CaptureWarning": "moefps.errors",
     "DataError": "moefps.errors",
     "DtypeError": "moefps.errors",
+    "DumpError": "moefps.errors",
     "DuplicateWarning": "moefps.errors",
     "FileError": "moefps.errors",
+    "MissingExtraError": "moefps.errors",
     "MoefpsError": "moefps.errors",
     "ShapeError": "moefps.errors",
+    "Dump": "moefps.io.dump.reading",
+    "open_dump": "moefps.io.dump.reading",
+    "write_dump": "moefps.io.dump",
     "mean_distances": "moefps.kernels",
     "simd_levels": "moefps.kernels",
     "wasserstein_cross": "moefps.kernels",
     "wasserstein_matrix": "moefps.kernels",
+    "RouterSpec": "moefps.recording",
+    "capture": "moefps.recording",
     "FarthestPointSampler": "moefps.selection",
     "RandomInterval": "moefps.selection",
     "Selection": "moefps.selection",
@@ -64,25 +81,34 @@ _HOME = {
 
 __all__ = [
     "ArgumentError",
+    "CaptureError",
+    "CaptureWarning",
     "DataError",
     "DtypeError",
+    "Dump",
+    "DumpError",
     "DuplicateWarning",
     "FarthestPointSampler",
     "FileError",
+    "MissingExtraError",
     "MoefpsError",
     "RandomInterval",
+    "RouterSpec",
     "Selection",
     "SelectionEvaluation",
     "ShapeError",
     "__version__",
+    "capture",
     "evaluate_selection",
     "fps",
     "mean_distances",
+    "open_dump",
     "select",
     "simd_levels",
     "typicality",
     "wasserstein_cross",
     "wasserstein_matrix",
+    "write_dump",
 ]
 
 

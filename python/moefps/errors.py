@@ -8,10 +8,14 @@ from __future__ import annotations
 
 __all__ = [
     "ArgumentError",
+    "CaptureError",
+    "CaptureWarning",
     "DataError",
     "DtypeError",
+    "DumpError",
     "DuplicateWarning",
     "FileError",
+    "MissingExtraError",
     "MoefpsError",
     "ShapeError",
 ]
@@ -43,3 +47,19 @@ class FileError(MoefpsError, OSError):
 
 class DuplicateWarning(UserWarning):
     """A selection ran out of distinct samples and went on with exact duplicates."""
+
+
+class DumpError(MoefpsError, ValueError):
+    """A dump is half-written, damaged, of another version, or does not fit what is asked of it."""
+
+
+class CaptureError(MoefpsError, RuntimeError):
+    """A model's routing could not be recorded, or not all of it."""
+
+
+class CaptureWarning(UserWarning):
+    """Something about a capture that its reader should know, for example a model without MoE layers."""
+
+
+class MissingExtraError(MoefpsError, ImportError):
+    """An optional part of moefps is not installed, for example ``moefps[capture]``."""

@@ -1,0 +1,239 @@
+"""`capture`: a model, texts, and what its routers chose, into a dump."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moefps.errors import ArgumentError, FileError
+from moefps.io.dump.folders import destination
+from moefps.recording.loading import load_model, load_tokenizer
+from moefps.recording.planning import KINDS, make_plan, sample_table
+from moefps.recording.running import run_plan
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from moefps._typing import PathLike, Progress
+    from moefps.io.dump import Dump
+    from moefps.recording.specs import RouterSpec
+
+__all__ = ["capture"]
+
+
+def capture(
+    model: Any,
+    texts: Sequence[Any],
+    *,
+    tokenizer: Any = None,
+    output: PathLike | None = None,
+    samples: pl.DataFrame | None = None,
+    decoder_texts: Sequence[Any] | None = None,
+    kind: str | None = None,
+    logits: bool = False,
+    hidden_states: Sequence[int] | None = None,
+    router_vectors: bool = False,
+    layers: Sequence[int] | None = None,
+    routers: Sequence[RouterSpec | str] = (),
+    generate: int = 0,
+    sampling: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    chat: bool = False,
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    tp_plan: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = False,
+) -> Dump:
+    """Record the routing of a Mixture-of-Experts model over samples, into a dump.
+
+    Which experts each token went to, and with which weights, is taken from the model as it ran: ids are never computed
+    a second time. Samples are run in batches of like length, padded on the right; padding is never written, and the
+    dump has the samples in the order given.
+
+    Parameters
+    ----------
+    model : PreTrainedModel, or str
+        A model of transformers, or the folder or hub name to load one from. It is left as it was found.
+    texts : sequence
+        A text, a sequence of token ids, a list of chat messages (with `chat`), or a processor's output with batch size
+        1 (a mapping with images and the like) for each of N samples.
+    tokenizer : tokenizer, optional
+        Needed for texts where `model` is not a name.
+    output : path, optional
+        The dump's folder. When not given, a temporary one that is removed with the object that is returned.
+    samples : polars.DataFrame, optional
+        Columns of your own to keep, a row a sample.
+    decoder_texts : sequence, optional
+        For an encoder-decoder: what its decoder reads after the start token; only the start token when not given.
+    kind : {"probs", "weights", "counts"}, optional
+        Fingerprints that are added up on the way: ``probs`` (the mean of the routers' full distributions; the default
+        where the model has them), else ``weights``.
+    logits : bool
+        True keeps the router logits of every token, [T, L, E].
+    hidden_states : sequence of int, optional
+        The model's own numbers of layers whose output to keep, [T, L', d].
+    router_vectors : bool
+        True keeps the routers' weight rows, [L, E, d].
+    layers : sequence of int, optional
+        Which MoE layers, counted from 0; all when not given.
+    routers : sequence of RouterSpec or str
+        Routers that moefps does not know by itself.
+    generate : int
+        New tokens to generate after each prompt; 0 only reads. Every position that the model was fed is recorded: the
+        prompt and all new tokens but the last.
+    sampling : mapping, optional
+        Arguments of transformers' ``generate``, such as ``temperature``; greedy when not given.
+    seed : int, optional
+        For sampling.
+    chat : bool
+        True applies the tokenizer's chat template.
+    batch_tokens : int
+        Most positions of a batch, padding included.
+    max_length : int, optional
+        Most tokens of a text; the rest is cut off, and counted in the column ``n_cut`` of the samples.
+    dtype, device, device_map, tp_plan, revision, trust_remote_code
+        How to load a model given by name; see `transformers.PreTrainedModel.from_pretrained`.
+    resume : bool
+        True goes on with a capture that was interrupted; everything else must be as it was.
+    overwrite : bool
+        True replaces a dump that exists.
+    progress : bool or callable
+        True shows a bar on stderr; a callable is given (done, total) rows.
+
+    Returns
+    -------
+    Dump
+
+    Raises
+    ------
+    ArgumentError
+        An argument or a sample is not accepted.
+    CaptureError
+        A router was not called, or gave what does not fit the batch.
+    DumpError, FileError
+        The dump cannot be written, or resumed.
+
+    Warns
+    -----
+    CaptureWarning
+        The model has no MoE layer (the dump has no layers then), or texts were cut.
+
+    Examples
+    --------
+    >>> import moefps
+    >>> from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+    >>> config = Qwen3MoeConfig(
+    ...     vocab_size=100,
+    ...     hidden_size=16,
+    ...     intermediate_size=16,
+    ...     moe_intermediate_size=8,
+    ...     num_hidden_layers=2,
+    ...     num_attention_heads=2,
+    ...     num_key_value_heads=2,
+    ...     head_dim=8,
+    ...     num_experts=8,
+    ...     num_experts_per_tok=2,
+    ... )
+    >>> dump = moefps.capture(Qwen3MoeForCausalLM(config), [[1, 2, 3], [4, 5]])
+    >>> dump.n_samples, dump.n_tokens, dump.expert_ids.shape
+    (2, 5, (5, 2, 2))
+    """
+    _check_arguments(kind, generate, sampling, output, resume=resume, overwrite=overwrite)
+    if output is not None:
+        _check_output(output, resume=resume, overwrite=overwrite)
+    if isinstance(model, str):
+        tokenizer = tokenizer or _tokenizer_for(model, texts, revision=revision, trust_remote_code=trust_remote_code)
+        model = load_model(
+            model,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            tp_plan=tp_plan,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
+    elif any(choice is not None for choice in (device, device_map, tp_plan, revision)) or dtype != "auto":
+        raise ArgumentError("dtype, device, device_map, tp_plan and revision: only for a model given by name")
+    plan = make_plan(
+        model,
+        texts,
+        tokenizer,
+        decoder_texts=decoder_texts,
+        kind=kind,
+        logits=logits,
+        hidden_states=hidden_states,
+        router_vectors=router_vectors,
+        layers=layers,
+        routers=routers,
+        generate=generate,
+        sampling=sampling,
+        seed=seed,
+        chat=chat,
+        batch_tokens=batch_tokens,
+        max_length=max_length,
+    )
+    table = sample_table(samples, texts, plan.encoded, cut=max_length is not None)
+    if output is not None:
+        return run_plan(plan, Path(output), table, resume=resume, overwrite=overwrite, progress=progress)
+    folder = Path(tempfile.mkdtemp(prefix="moefps-"))
+    try:
+        dump = run_plan(plan, folder / "dump", table, resume=False, overwrite=False, progress=progress)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(dump, shutil.rmtree, folder, ignore_errors=True)
+    return dump
+
+
+def _check_arguments(
+    kind: str | None,
+    generate: int,
+    sampling: Mapping[str, Any] | None,
+    output: PathLike | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    if kind is not None and kind not in KINDS:
+        raise ArgumentError(f"kind: got {kind!r}; accepted: {', '.join(KINDS)}")
+    if isinstance(generate, bool) or generate < 0:
+        raise ArgumentError(f"generate: got {generate}; accepted: the number of new tokens, 0 for none")
+    if sampling is not None and not generate:
+        raise ArgumentError("sampling: only for generate=N")
+    if resume and output is None:
+        raise ArgumentError("resume: needs output=, the dump to go on with")
+    if resume and overwrite:
+        raise ArgumentError("resume and overwrite: one goes on with a dump, the other replaces it; choose one")
+
+
+def _check_output(output: PathLike, *, resume: bool, overwrite: bool) -> None:
+    """Refuse before a model is loaded what the writer would refuse after it has run."""
+    place = destination(output)
+    if place.manifest is None or overwrite:
+        return
+    if place.manifest.state == "complete":
+        way = "it is complete, so there is nothing to resume" if resume else "pass --overwrite to replace it"
+        raise FileError(f"{os.fspath(output)}: exists already, {way}")
+    if not resume:
+        raise FileError(f"{os.fspath(output)}: a capture was interrupted here; pass --resume to go on, or --overwrite")
+
+
+def _tokenizer_for(model: str, texts: Sequence[Any], *, revision: str | None, trust_remote_code: bool) -> Any:
+    """Load the model's own tokenizer where a sample needs one."""
+    is_text = isinstance(texts, Sequence) and any(
+        isinstance(text, str) or (isinstance(text, Sequence) and any(isinstance(turn, Mapping) for turn in text))
+        for text in texts
+    )
+    return load_tokenizer(model, revision=revision, trust_remote_code=trust_remote_code) if is_text else None

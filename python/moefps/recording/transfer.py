@@ -1,0 +1,273 @@
+"""From the device to the disk, beside the model's work.
+
+Blocks are copied to pinned memory on a stream of their own, and a thread that waits for the copies cuts them into
+samples and writes them. The model goes on meanwhile; it is held up only where the disk is slower than the model.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from moefps.io.dump import DumpHeader, DumpWriter
+    from moefps.recording.batching import Batch
+    from moefps.recording.collecting import Block
+
+__all__ = ["SampleRows", "Transfer", "widened"]
+
+_WAITING_BATCHES = 2
+_ON_HOST = ("ids", "weights", "logits", "fingerprints", "hidden")
+
+
+@dataclass(frozen=True, eq=False)
+class SampleRows:
+    """What is known of the rows of one sample beside their routing.
+
+    Attributes
+    ----------
+    token_ids : ndarray of shape [n]
+        Token ids in the order of the rows; -1 for a patch.
+    positions : ndarray of shape [n]
+        Where each stood in its sequence, from 0.
+    labels : mapping
+        Further columns of the tokens.
+    """
+
+    token_ids: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    labels: Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    batch: Batch
+    blocks: list[Block]
+    copied: list[torch.cuda.Event]
+    rows: Sequence[SampleRows]
+
+
+class Transfer:
+    """Takes blocks away from the device and writes them.
+
+    Parameters
+    ----------
+    writer : DumpWriter or None
+        Where to; None takes everything and writes nothing (the other processes of a tensor-parallel run).
+    header : DumpHeader
+        What the dump holds.
+    on_written : callable
+        Called with the number of rows, from the thread that writes.
+    """
+
+    def __init__(self, writer: DumpWriter | None, header: DumpHeader, on_written: Callable[[int], None]) -> None:
+        self._writer = writer
+        self._header = header
+        self._on_written = on_written
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(_WAITING_BATCHES)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="moefps-writer", daemon=True)
+        self._thread.start()
+
+    def send(self, batch: Batch, blocks: Sequence[Block], rows: Sequence[SampleRows]) -> None:
+        """Take over the blocks of a batch; returns before they are copied."""
+        self._raise()
+        if self._writer is None:
+            return
+        copied: list[torch.cuda.Event] = []
+        on_host = [self._to_host(block, copied) for block in blocks]
+        job = _Job(batch, on_host, copied, rows)
+        while True:
+            # Waits in short steps, so that Ctrl-C and an error of the thread come through.
+            with suppress(queue.Full):
+                self._jobs.put(job, timeout=0.1)
+                return
+            self._raise()
+
+    def close(self, *, discard: bool = False) -> None:
+        """Write what is waiting, and end the thread.
+
+        Parameters
+        ----------
+        discard : bool
+            True drops what is waiting, as after an error.
+        """
+        if discard:
+            self._error = self._error or InterruptedError("capture was ended")
+        while self._thread.is_alive():
+            with suppress(queue.Full):
+                self._jobs.put(None, timeout=0.1)
+                break
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+        if not discard:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _to_host(self, block: Block, copied: list[torch.cuda.Event]) -> Block:
+        device = block.ids.device if block.hidden is None else block.hidden.device
+        if device.type != "cuda":
+            here: dict[str, Any] = {name: _cpu(getattr(block, name)) for name in _ON_HOST}
+            return replace(block, **here)
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream = self._streams[device]
+        stream.wait_stream(torch.cuda.current_stream(device))
+        hosts: dict[str, Any] = {}
+        with torch.cuda.stream(stream):
+            for name in _ON_HOST:
+                tensor: Tensor | None = getattr(block, name)
+                if tensor is None or not tensor.is_cuda:
+                    hosts[name] = tensor
+                    continue
+                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                hosts[name] = host.copy_(tensor, non_blocking=True)
+                # The allocator must not hand the memory out again before the copy is done.
+                tensor.record_stream(stream)
+            copied.append(stream.record_event())
+        return replace(block, **hosts)
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            if self._error is not None:
+                continue
+            try:
+                for event in job.copied:
+                    event.synchronize()
+                self._write(job)
+            # Whatever goes wrong belongs to the thread that waits for the result.
+            except BaseException as error:  # noqa: BLE001
+                self._error = error
+
+    def _write(self, job: _Job) -> None:
+        assert self._writer is not None  # noqa: S101 (send queues nothing without)
+        arrays = _BatchArrays(job, self._header)
+        for b, sample in enumerate(job.batch.samples):
+            rows = job.rows[b]
+            self._writer.write(
+                sample,
+                **arrays.sample(b),
+                token_ids=rows.token_ids,
+                positions=rows.positions,
+                labels=rows.labels,
+            )
+            self._on_written(len(rows.token_ids))
+
+
+class _BatchArrays:
+    """The blocks of a batch as numpy arrays, and the part of each sample in them."""
+
+    def __init__(self, job: _Job, header: DumpHeader) -> None:
+        self._header = header
+        self._n_layers = len(header.layers)
+        self._top_k = max((layer.top_k for layer in header.layers), default=0)
+        self._n_experts = max((layer.n_experts for layer in header.layers), default=0)
+        self._blocks = [_numpy_block(block, header) for block in job.blocks]
+        # Where the rows of each sample begin, in every stack.
+        counts = {stack: mask.sum(dim=1).numpy() for stack, mask in job.batch.valid.items()}
+        self._counts = counts
+        self._starts = {stack: np.concatenate([[0], np.cumsum(count)]) for stack, count in counts.items()}
+
+    def sample(self, b: int) -> dict[str, Any]:
+        """Give the arrays of one sample, all stacks one after another."""
+        if len(self._blocks) == 1 and len(self._starts) == 1:
+            whole = self._blocks[0]
+            if len(whole["layers"]) == self._n_layers and whole["hidden"] is None:
+                return self._direct(whole, slice(*self._starts[whole["stack"]][b : b + 2]), b)
+        return self._assembled(b)
+
+    def _direct(self, block: dict[str, Any], rows: slice, b: int) -> dict[str, Any]:
+        """Cut a sample out of the one block that has all layers, without a copy."""
+        return {
+            "expert_ids": block["ids"][rows],
+            "expert_weights": block["weights"][rows],
+            "router_logits": None if block["logits"] is None else block["logits"][rows],
+            "fingerprint": None if block["fingerprints"] is None else block["fingerprints"][b],
+            "hidden_states": None,
+        }
+
+    def _assembled(self, b: int) -> dict[str, Any]:
+        """Put a sample together from several devices, stacks or kinds of layer."""
+        arrays = self._header.arrays
+        n_rows = sum(int(count[b]) for count in self._counts.values())
+        shape = (n_rows, self._n_layers)
+        made: dict[str, Any] = {
+            "expert_ids": np.full((*shape, self._top_k), -1, dtype=np.int16),
+            "expert_weights": np.zeros((*shape, self._top_k), dtype=arrays["expert_weights"]),
+            "router_logits": None,
+            "fingerprint": None,
+            "hidden_states": None,
+        }
+        if "router_logits" in arrays:
+            made["router_logits"] = np.zeros((*shape, self._n_experts), dtype=arrays["router_logits"])
+        if "fingerprints" in arrays:
+            made["fingerprint"] = np.zeros((self._n_layers, self._n_experts), dtype=np.float32)
+        if "hidden_states" in arrays:
+            size = (n_rows, len(self._header.hidden_layers or ()), self._header.hidden_size or 0)
+            made["hidden_states"] = np.zeros(size, dtype=arrays["hidden_states"])
+        first_row = dict(zip(self._counts, np.cumsum([0] + [int(c[b]) for c in self._counts.values()]), strict=False))
+        for block in self._blocks:
+            stack = block["stack"]
+            source = slice(*self._starts[stack][b : b + 2])
+            target = slice(int(first_row[stack]), int(first_row[stack] + self._counts[stack][b]))
+            self._place(made, block, source, target, b)
+        return made
+
+    @staticmethod
+    def _place(
+        made: dict[str, Any], block: dict[str, Any], source: slice, target: slice, b: int
+    ) -> None:
+        layers = list(block["layers"])
+        if block["hidden"] is not None:
+            made["hidden_states"][target, layers] = block["hidden"][source]
+            return
+        pairs = (("expert_ids", "ids"), ("expert_weights", "weights"), ("router_logits", "logits"))
+        for name, key in pairs:
+            array, piece = made[name], block[key]
+            if array is not None and piece is not None:
+                array[target, layers, : piece.shape[2]] = piece[source]
+        shares = block["fingerprints"]
+        if made["fingerprint"] is not None and shares is not None:
+            made["fingerprint"][layers, : shares.shape[2]] = shares[b]
+
+
+def _numpy_block(block: Block, header: DumpHeader) -> dict[str, Any]:
+    arrays = header.arrays
+    return {
+        "stack": block.stack,
+        "layers": block.layers,
+        "ids": block.ids.numpy(),
+        "weights": widened(block.weights, arrays["expert_weights"]),
+        "logits": None if block.logits is None else widened(block.logits, arrays["router_logits"]),
+        "fingerprints": None if block.fingerprints is None else block.fingerprints.numpy(),
+        "hidden": None if block.hidden is None else widened(block.hidden, arrays["hidden_states"]),
+    }
+
+
+def widened(tensor: Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Give a tensor on the CPU as an array of a dtype that holds every value of it; numpy has no bfloat16."""
+    wanted = torch.float16 if dtype == np.float16 else torch.float32
+    array: npt.NDArray[Any] = tensor.to(wanted).numpy()
+    return array
+
+
+def _cpu(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.cpu()
