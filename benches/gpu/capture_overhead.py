@@ -28,7 +28,7 @@ from torch import nn
 import moefps
 
 SAMPLES, TOKENS = 8, 1024
-FEW, MANY = 4, 24
+FEW, MANY = 2, 22
 PROMPT, NEW = 128, 64
 
 
@@ -85,12 +85,16 @@ class Ways:
         dump = moefps.capture(
             self.model,
             list(texts.numpy()),
-            output=self.folder / "dump",
+            output=Path(tempfile.mkdtemp(dir=self.folder)) / "dump",
             batch_tokens=SAMPLES * TOKENS,
-            overwrite=True,
             **how,
         )
         assert dump.n_samples == len(texts)
+
+    def clean(self) -> None:
+        """Remove the dumps that were written, outside what is timed."""
+        for entry in self.folder.iterdir():
+            shutil.rmtree(entry)
 
     def plain(self, n: int) -> None:
         self._forward(n)
@@ -130,26 +134,38 @@ class Ways:
             self._capture(self.prompts, generate=NEW)
 
 
-def timed(way: Callable[[int], None], n: int) -> float:
+def timed(way: Callable[[int], None], n: int, clean: Callable[[], None]) -> float:
     torch.cuda.synchronize()
     started = time.perf_counter()
     way(n)
     torch.cuda.synchronize()
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    clean()
+    return seconds
+
+
+def launch_share(ways: Ways) -> float:
+    """Tell how long the CPU takes to launch a forward, as a share of the time that the GPU takes for it."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    ways.plain(1)
+    launched = time.perf_counter() - started
+    torch.cuda.synchronize()
+    return launched / (time.perf_counter() - started)
 
 
 def compare(
-    ways: dict[str, Callable[[int], None]], few: int, many: int, rounds: int
+    ways: dict[str, Callable[[int], None]], few: int, many: int, rounds: int, clean: Callable[[], None]
 ) -> dict[str, dict[str, float]]:
     """Time all ways in turn, several rounds, and take medians of each way's ratio to the first in the same round."""
     for way in ways.values():
-        way(1)
+        timed(way, 1, clean)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     memory: dict[str, int] = {}
     for _ in range(rounds):
         for name, way in ways.items():
             torch.cuda.reset_peak_memory_stats()
-            seconds[name].append((timed(way, few), timed(way, many)))
+            seconds[name].append((timed(way, few, clean), timed(way, many, clean)))
             memory[name] = torch.cuda.max_memory_allocated()
     first = next(iter(ways))
     results = {}
@@ -175,6 +191,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--layers", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-generation", action="store_true")
     parser.add_argument("--folder", type=Path, help="where dumps are written; a temporary folder when not given")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
@@ -182,7 +199,9 @@ def main() -> None:
         started = time.perf_counter()
         model = qwen3_30b_a3b(options.layers, "cuda")
         torch.cuda.synchronize()
-        print(f"built in {time.perf_counter() - started:.1f} s, {torch.cuda.memory_allocated() / 1e9:.1f} GB", flush=True)
+        print(
+            f"built in {time.perf_counter() - started:.1f} s, {torch.cuda.memory_allocated() / 1e9:.1f} GB", flush=True
+        )
         ways = Ways(model, folder)
         forward = {
             "forward": ways.plain,
@@ -190,9 +209,11 @@ def main() -> None:
             "with logits": ways.captured_with_logits,
             "logits copied layer by layer": ways.copied_by_layer,
         }
-        results = {"forward": compare(forward, FEW, MANY, options.rounds)}
+        results = {"forward": compare(forward, FEW, MANY, options.rounds, ways.clean)}
+        share = launch_share(ways)
         generation = {"generate": ways.generated, "generate, captured": ways.generated_and_captured}
-        results["generation"] = compare(generation, 1, 3, max(2, options.rounds - 2))
+        if not options.no_generation:
+            results["generation"] = compare(generation, 1, 3, max(2, options.rounds - 2), ways.clean)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     about = {
@@ -202,6 +223,7 @@ def main() -> None:
         "moefps": moefps.__version__,
         "layers": options.layers,
         "samples": SAMPLES,
+        "launch_share": share,
         "tokens": TOKENS,
     }
     print(json.dumps({"about": about, **results}, indent=1))

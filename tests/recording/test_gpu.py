@@ -58,7 +58,7 @@ def test_hooks_never_wait_for_the_gpu():
     batch = pad_batch(range(4), encoded, pad_id=0)
     inputs = {name: value.cuda() for name, value in batch.inputs.items()}
     with torch.no_grad(), Collector(find_routers(model), kind="probs", keep_logits=True) as collector:
-        collector.begin(batch)
+        collector.begin()
         routers = [layer.mlp.gate for layer in model.model.layers]
         hidden = torch.randn(batch.inputs["input_ids"].numel(), 32, device="cuda")
         assert inputs

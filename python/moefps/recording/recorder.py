@@ -230,7 +230,7 @@ def _check_output(output: PathLike, *, resume: bool, overwrite: bool) -> None:
         raise FileError(f"{os.fspath(output)}: a capture was interrupted here; pass --resume to go on, or --overwrite")
 
 
-def _tokenizer_for(model: str, texts: Sequence[Any], *, revision: str | None, trust_remote_code: bool) -> Any:
+def _tokenizer_for(model: str, texts: Any, *, revision: str | None, trust_remote_code: bool) -> Any:
     """Load the model's own tokenizer where a sample needs one."""
     is_text = isinstance(texts, Sequence) and any(
         isinstance(text, str) or (isinstance(text, Sequence) and any(isinstance(turn, Mapping) for turn in text))

@@ -139,9 +139,9 @@ def _run_batch(
 ) -> tuple[Batch, list[Block], list[SampleRows]]:
     batch = pad_batch(samples, plan.encoded, pad_id=plan.pad_id, encoder_stack=plan.encoder_stack, left=plan.n_new > 0)
     inputs = _on_device(batch.inputs, plain_module(plan.model))
+    collector.begin()
     try:
         if plan.n_new:
-            collector.begin(None)
             with _seeded(plan.seed, number):
                 generated = generate_batch(
                     plan.model, inputs, batch, n_new=plan.n_new, pad_id=plan.pad_id, arguments=plan.sampling
@@ -149,7 +149,6 @@ def _run_batch(
             batch = generated.batch
             rows = [_generated_rows(plan, generated, b) for b in range(len(samples))]
         else:
-            collector.begin(batch)
             plan.model(**inputs, **_forward_arguments(plain_module(plan.model), inputs))
             rows = [_forward_rows(plan, batch, sample) for sample in samples]
     except torch.cuda.OutOfMemoryError as error:
@@ -211,7 +210,9 @@ def _generated_rows(plan: Plan, generated: Generated, b: int) -> SampleRows:
         pieces.insert(at, other)
         is_new.insert(at, np.zeros(len(other), dtype=np.bool_))
         following.insert(at, np.full(len(other), NO_TOKEN, dtype=np.int64))
-    return _rows(plan, pieces, {"generated": np.concatenate(is_new), "next_token_id": np.concatenate(following).astype(np.int32)})
+    return _rows(
+        plan, pieces, {"generated": np.concatenate(is_new), "next_token_id": np.concatenate(following).astype(np.int32)}
+    )
 
 
 def _rows(plan: Plan, pieces: Sequence[npt.NDArray[np.int64]], labels: dict[str, npt.NDArray[Any]]) -> SampleRows:

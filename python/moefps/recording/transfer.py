@@ -25,10 +25,22 @@ if TYPE_CHECKING:
     from moefps.recording.batching import Batch
     from moefps.recording.collecting import Block
 
-__all__ = ["SampleRows", "Transfer", "widened"]
+__all__ = ["SampleRows", "Transfer"]
 
 _WAITING_BATCHES = 2
-_ON_HOST = ("ids", "weights", "logits", "fingerprints", "hidden")
+# The tensors of a block, and the arrays that they go into.
+_STORED_AS = {
+    "ids": "expert_ids",
+    "weights": "expert_weights",
+    "logits": "router_logits",
+    "fingerprints": "fingerprints",
+    "hidden": "hidden_states",
+}
+_TORCH_DTYPES = {
+    np.dtype(np.int16): torch.int16,
+    np.dtype(np.float16): torch.float16,
+    np.dtype(np.float32): torch.float32,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,27 +132,32 @@ class Transfer:
             raise self._error
 
     def _to_host(self, block: Block, copied: list[torch.cuda.Event]) -> Block:
+        """Start copying a block to the host, in the dtypes that are stored; what is widened is widened on the device."""
         device = block.ids.device if block.hidden is None else block.hidden.device
+        given = {name: getattr(block, name) for name in _STORED_AS}
+        tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
+        hosts: dict[str, Any] = {}
         if device.type != "cuda":
-            here: dict[str, Any] = {name: _cpu(getattr(block, name)) for name in _ON_HOST}
-            return replace(block, **here)
+            hosts = {name: self._widened(name, tensor).cpu() for name, tensor in tensors.items()}
+            return replace(block, **hosts)
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream = self._streams[device]
         stream.wait_stream(torch.cuda.current_stream(device))
-        hosts: dict[str, Any] = {}
         with torch.cuda.stream(stream):
-            for name in _ON_HOST:
-                tensor: Tensor | None = getattr(block, name)
-                if tensor is None or not tensor.is_cuda:
-                    hosts[name] = tensor
-                    continue
-                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-                hosts[name] = host.copy_(tensor, non_blocking=True)
-                # The allocator must not hand the memory out again before the copy is done.
+            for name, tensor in tensors.items():
+                wide = self._widened(name, tensor)
+                host = torch.empty(wide.shape, dtype=wide.dtype, pin_memory=True)
+                hosts[name] = host.copy_(wide, non_blocking=True)
+                # The allocator must not hand the memory out again before this stream is done with it.
                 tensor.record_stream(stream)
             copied.append(stream.record_event())
         return replace(block, **hosts)
+
+    def _widened(self, name: str, tensor: Tensor) -> Tensor:
+        """Give a tensor in the dtype of its array, which holds every value of it: numpy has no bfloat16."""
+        dtype = self._header.arrays.get(_STORED_AS[name])
+        return tensor if dtype is None else tensor.to(_TORCH_DTYPES[dtype])
 
     def _work(self) -> None:
         while True:
@@ -180,7 +197,7 @@ class _BatchArrays:
         self._n_layers = len(header.layers)
         self._top_k = max((layer.top_k for layer in header.layers), default=0)
         self._n_experts = max((layer.n_experts for layer in header.layers), default=0)
-        self._blocks = [_numpy_block(block, header) for block in job.blocks]
+        self._blocks = [_numpy_block(block) for block in job.blocks]
         # Where the rows of each sample begin, in every stack.
         counts = {stack: mask.sum(dim=1).numpy() for stack, mask in job.batch.valid.items()}
         self._counts = counts
@@ -232,9 +249,7 @@ class _BatchArrays:
         return made
 
     @staticmethod
-    def _place(
-        made: dict[str, Any], block: dict[str, Any], source: slice, target: slice, b: int
-    ) -> None:
+    def _place(made: dict[str, Any], block: dict[str, Any], source: slice, target: slice, b: int) -> None:
         layers = list(block["layers"])
         if block["hidden"] is not None:
             made["hidden_states"][target, layers] = block["hidden"][source]
@@ -249,25 +264,7 @@ class _BatchArrays:
             made["fingerprint"][layers, : shares.shape[2]] = shares[b]
 
 
-def _numpy_block(block: Block, header: DumpHeader) -> dict[str, Any]:
-    arrays = header.arrays
-    return {
-        "stack": block.stack,
-        "layers": block.layers,
-        "ids": block.ids.numpy(),
-        "weights": widened(block.weights, arrays["expert_weights"]),
-        "logits": None if block.logits is None else widened(block.logits, arrays["router_logits"]),
-        "fingerprints": None if block.fingerprints is None else block.fingerprints.numpy(),
-        "hidden": None if block.hidden is None else widened(block.hidden, arrays["hidden_states"]),
-    }
-
-
-def widened(tensor: Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Give a tensor on the CPU as an array of a dtype that holds every value of it; numpy has no bfloat16."""
-    wanted = torch.float16 if dtype == np.float16 else torch.float32
-    array: npt.NDArray[Any] = tensor.to(wanted).numpy()
-    return array
-
-
-def _cpu(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.cpu()
+def _numpy_block(block: Block) -> dict[str, Any]:
+    tensors = {name: getattr(block, name) for name in _STORED_AS}
+    arrays = {name: None if tensor is None else tensor.numpy() for name, tensor in tensors.items()}
+    return {"stack": block.stack, "layers": block.layers, **arrays}
