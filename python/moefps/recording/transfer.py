@@ -6,9 +6,8 @@ samples and writes them. The model goes on meanwhile; it is held up only where t
 
 from __future__ import annotations
 
-import queue
 import threading
-from contextlib import suppress
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SampleRows", "Transfer"]
 
-_WAITING_BATCHES = 2
+_WAITING_BYTES = 1 << 30
+"""What may wait to be written: a disk that syncs stands still for a second now and then, the model must not."""
+
 # The tensors of a block, and the arrays that they go into.
 _STORED_AS = {
     "ids": "expert_ids",
@@ -69,6 +70,12 @@ class _Job:
     copied: list[torch.cuda.Event]
     rows: Sequence[SampleRows]
 
+    @property
+    def n_bytes(self) -> int:
+        """What the tensors take."""
+        tensors = (getattr(block, name) for block in self.blocks for name in _STORED_AS)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
 
 class Transfer:
     """Takes blocks away from the device and writes them.
@@ -88,7 +95,10 @@ class Transfer:
         self._header = header
         self._on_written = on_written
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(_WAITING_BATCHES)
+        self._jobs: deque[_Job] = deque()
+        self._waiting_bytes = 0
+        self._is_ended = False
+        self._turn = threading.Condition()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="moefps-writer", daemon=True)
         self._thread.start()
@@ -101,12 +111,14 @@ class Transfer:
         copied: list[torch.cuda.Event] = []
         on_host = [self._to_host(block, copied) for block in blocks]
         job = _Job(batch, on_host, copied, rows)
-        while True:
-            # Waits in short steps, so that Ctrl-C and an error of the thread come through.
-            with suppress(queue.Full):
-                self._jobs.put(job, timeout=0.1)
-                return
-            self._raise()
+        with self._turn:
+            while self._jobs and self._waiting_bytes + job.n_bytes > _WAITING_BYTES:
+                # In short steps, so that Ctrl-C and an error of the thread come through.
+                self._turn.wait(0.1)
+                self._raise()
+            self._jobs.append(job)
+            self._waiting_bytes += job.n_bytes
+            self._turn.notify_all()
 
     def close(self, *, discard: bool = False) -> None:
         """Write what is waiting, and end the thread.
@@ -116,12 +128,11 @@ class Transfer:
         discard : bool
             True drops what is waiting, as after an error.
         """
-        if discard:
-            self._error = self._error or InterruptedError("capture was ended")
-        while self._thread.is_alive():
-            with suppress(queue.Full):
-                self._jobs.put(None, timeout=0.1)
-                break
+        with self._turn:
+            if discard:
+                self._jobs.clear()
+            self._is_ended = True
+            self._turn.notify_all()
         while self._thread.is_alive():
             self._thread.join(0.1)
         if not discard:
@@ -132,7 +143,7 @@ class Transfer:
             raise self._error
 
     def _to_host(self, block: Block, copied: list[torch.cuda.Event]) -> Block:
-        """Start copying a block to the host, in the dtypes that are stored; what is widened is widened on the device."""
+        """Start copying a block to the host, in the dtypes that are stored; the device widens what must be."""
         device = block.ids.device if block.hidden is None else block.hidden.device
         given = {name: getattr(block, name) for name in _STORED_AS}
         tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
@@ -160,19 +171,26 @@ class Transfer:
         return tensor if dtype is None else tensor.to(_TORCH_DTYPES[dtype])
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
-            if self._error is not None:
-                continue
-            try:
+        try:
+            while (job := self._next()) is not None:
                 for event in job.copied:
                     event.synchronize()
                 self._write(job)
-            # Whatever goes wrong belongs to the thread that waits for the result.
-            except BaseException as error:  # noqa: BLE001
+                with self._turn:
+                    self._waiting_bytes -= job.n_bytes
+                    self._turn.notify_all()
+        # Whatever goes wrong belongs to the thread that waits for the result.
+        except BaseException as error:  # noqa: BLE001
+            with self._turn:
                 self._error = error
+                self._turn.notify_all()
+
+    def _next(self) -> _Job | None:
+        """Wait for a batch to write; None when there will be no more."""
+        with self._turn:
+            while not self._jobs and not self._is_ended:
+                self._turn.wait()
+            return self._jobs.popleft() if self._jobs else None
 
     def _write(self, job: _Job) -> None:
         assert self._writer is not None  # noqa: S101 (send queues nothing without)
