@@ -4,7 +4,7 @@ use half::f16;
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 
-use crate::start::{Cover, Goal, Selection, Start, extreme, greedy};
+use crate::start::{Goal, Selection, Start, extreme, greedy};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -60,17 +60,17 @@ pub fn fps<T: Distance>(d: &ArrayView2<'_, T>, goal: &Goal, task: &Task) -> Resu
         Start::Indices(indices) => indices.clone(),
         start => vec![extreme(&sums, start)],
     };
-    let mut cover = Cover::new(n);
-    let (indices, radii) = greedy(n, goal, &starts, &mut cover, |pick, position, cover| {
+    let (mut distances, mut assignment) = (vec![f64::INFINITY; n], vec![0; n]);
+    let (indices, radii) = greedy(n, goal, &starts, |pick, position| {
         task.check()?;
         let (mut farthest, mut radius) = (0, 0.0);
-        let state = cover.distances.iter_mut().zip(&mut cover.nearest);
+        let state = distances.iter_mut().zip(&mut assignment);
         for (i, ((distance, nearest), new)) in state.zip(d.row(pick)).enumerate() {
-            let new = new.widen();
-            // The diagonal may be a rounding error above 0; a pick is at 0 already.
+            // The diagonal may be a rounding error above 0.
+            let new = if i == pick { 0.0 } else { new.widen() };
             if new < *distance {
                 *distance = new;
-                *nearest = position as u32;
+                *nearest = position;
             }
             if *distance > radius {
                 (farthest, radius) = (i, *distance);
@@ -79,7 +79,7 @@ pub fn fps<T: Distance>(d: &ArrayView2<'_, T>, goal: &Goal, task: &Task) -> Resu
         task.advance(n as u64);
         Ok((farthest, radius))
     })?;
-    Ok(cover.into_selection(indices, radii))
+    Ok(Selection { indices, radii, assignment, distances })
 }
 
 /// The sum of each row, once the matrix is known to be one of distances.

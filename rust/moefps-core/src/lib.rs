@@ -11,11 +11,13 @@
 mod aligned;
 pub mod bounds;
 pub mod error;
+mod exact;
 pub mod fps;
 pub mod ground;
 pub mod l1;
 pub mod matrix;
 mod medoid;
+mod nearest;
 pub mod output;
 pub mod sample;
 pub mod select;

@@ -19,12 +19,10 @@ use crate::task::Task;
 
 /// Features of a block: a cache line of them.
 const BLOCK: usize = 16;
-/// Tangents to each feature's function, …
-const KNOTS: usize = 16;
-/// … so many at a time, as fit into registers.
-const KNOTS_AT_ONCE: usize = 8;
+/// Tangents to each feature's function: as many as fit into registers.
+const KNOTS: usize = 8;
 /// Rows whose quantiles say where the tangents touch.
-const SAMPLED_ROWS: usize = 64;
+const SAMPLED_ROWS: usize = 32;
 /// Lowest bits of a feature left away, so that …
 const DROPPED_BITS: u32 = 11;
 /// … the sum over this many rows fits into 32 bits.
@@ -55,11 +53,17 @@ pub(crate) fn medoid(simd: Simd, features: &FixedFeatures, task: &Task) -> Resul
     let mut order: Vec<usize> = (0..rows.rows()).collect();
     order.sort_unstable_by(|&a, &b| bounds[a].total_cmp(&bounds[b]));
     let mut best = (u128::MAX, 0);
-    for candidates in order.chunks(CANDIDATES_AT_ONCE) {
-        if bounds[candidates[0]] > best.0 as f64 {
-            break;
-        }
+    let mut done = 0;
+    while let Some(&first) = order.get(done)
+        && bounds[first] <= best.0 as f64
+    {
         task.check()?;
+        // More than often the first has the smallest sum, and shows so.
+        let open = order[done..].partition_point(|&i| bounds[i] <= best.0 as f64);
+        if done > 0 && open > MOST_CANDIDATES {
+            return Ok(extreme(&fixed_sums(features, task)?, &Start::Medoid));
+        }
+        let candidates = &order[done..done + if done == 0 { 1 } else { open.min(CANDIDATES_AT_ONCE) }];
         let sums = (0..rows.rows()).into_par_iter().with_min_len(256).fold(
             || [0u128; CANDIDATES_AT_ONCE],
             |mut sums, i| {
@@ -71,9 +75,7 @@ pub(crate) fn medoid(simd: Simd, features: &FixedFeatures, task: &Task) -> Resul
         for (&candidate, sum) in candidates.iter().zip(sums) {
             best = best.min((sum, candidate));
         }
-        if order.partition_point(|&i| bounds[i] <= best.0 as f64) > MOST_CANDIDATES {
-            return Ok(extreme(&fixed_sums(features, task)?, &Start::Medoid));
-        }
+        done += candidates.len();
     }
     Ok(best.1)
 }
@@ -141,23 +143,20 @@ impl Tangents {
     fn new(simd: Simd, features: &AlignedMatrix<u32>, block: usize) -> Self {
         let knots = quantiles(features, block);
         let mut tangents = Self { intercepts: [[0.0; BLOCK]; KNOTS], slopes: [[0.0; BLOCK]; KNOTS] };
-        let (knot_groups, _) = knots.as_chunks::<KNOTS_AT_ONCE>();
-        for (group, knots) in knot_groups.iter().enumerate() {
-            let mut totals = KnotTotals::default();
-            for first in (0..features.rows()).step_by(ROWS_AT_ONCE) {
-                let count = ROWS_AT_ONCE.min(features.rows() - first);
-                add_knot_totals(simd, features, block, first..first + count, knots, &mut totals);
-            }
-            for (k, knot) in knots.iter().enumerate() {
-                for (lane, &t) in knot.iter().enumerate() {
-                    let (n, t) = (features.rows() as f64, f64::from(t));
-                    // Σ |t - x| = 2 Σ max(t, x) - n t - Σ x, and it rises with as many x as lie below or at t, less
-                    // the others.
-                    let value = 2.0 * totals.maxima[k][lane] as f64 - n * t - totals.values[lane] as f64;
-                    let slope = 2.0 * f64::from(totals.not_above[k][lane]) - n;
-                    tangents.intercepts[group * KNOTS_AT_ONCE + k][lane] = (value - slope * t) as f32;
-                    tangents.slopes[group * KNOTS_AT_ONCE + k][lane] = slope as f32;
-                }
+        let mut totals = KnotTotals::default();
+        for first in (0..features.rows()).step_by(ROWS_AT_ONCE) {
+            let count = ROWS_AT_ONCE.min(features.rows() - first);
+            add_knot_totals(simd, features, block, first..first + count, &knots, &mut totals);
+        }
+        for (k, knot) in knots.iter().enumerate() {
+            for (lane, &t) in knot.iter().enumerate() {
+                let (n, t) = (features.rows() as f64, f64::from(t));
+                // Σ |t - x| = 2 Σ max(t, x) - n t - Σ x, and it rises with as many x as lie below or at t, less
+                // the others.
+                let value = 2.0 * totals.maxima[k][lane] as f64 - n * t - totals.values[lane] as f64;
+                let slope = 2.0 * f64::from(totals.not_above[k][lane]) - n;
+                tangents.intercepts[k][lane] = (value - slope * t) as f32;
+                tangents.slopes[k][lane] = slope as f32;
             }
         }
         tangents
@@ -188,14 +187,14 @@ fn line(features: &AlignedMatrix<u32>, i: usize, block: usize) -> &Line<u32> {
 struct KnotTotals {
     values: Line<u64>,
     /// `Σ max(knot, x)`
-    maxima: [Line<u64>; KNOTS_AT_ONCE],
+    maxima: [Line<u64>; KNOTS],
     /// How many `x ≤ knot`.
-    not_above: [Line<u32>; KNOTS_AT_ONCE],
+    not_above: [Line<u32>; KNOTS],
 }
 
 for_each_simd! {
     /// Adds up to [`ROWS_AT_ONCE`] rows to the totals.
-    fn add_knot_totals(features: &AlignedMatrix<u32>, block: usize, rows: std::ops::Range<usize>, knots: &[Line<u32>; KNOTS_AT_ONCE], totals: &mut KnotTotals) = add_knot_totals_with;
+    fn add_knot_totals(features: &AlignedMatrix<u32>, block: usize, rows: std::ops::Range<usize>, knots: &[Line<u32>; KNOTS], totals: &mut KnotTotals) = add_knot_totals_with;
 }
 
 #[inline(always)]
@@ -204,32 +203,32 @@ unsafe fn add_knot_totals_with<L: Lanes>(
     features: &AlignedMatrix<u32>,
     block: usize,
     rows: std::ops::Range<usize>,
-    knots: &[Line<u32>; KNOTS_AT_ONCE],
+    knots: &[Line<u32>; KNOTS],
     totals: &mut KnotTotals,
 ) {
     let last = features.rows() - 1;
     let mut values = [0; BLOCK];
-    let mut maxima = [[0; BLOCK]; KNOTS_AT_ONCE];
-    let mut not_above = [[0; BLOCK]; KNOTS_AT_ONCE];
+    let mut maxima = [[0; BLOCK]; KNOTS];
+    let mut not_above = [[0; BLOCK]; KNOTS];
     for lane in (0..BLOCK).step_by(L::LANES) {
         // SAFETY: `BLOCK` is a multiple of every vector length; the caller vouches for the instruction set.
         unsafe {
-            let knots: [L::Ints; KNOTS_AT_ONCE] = std::array::from_fn(|k| L::load(knots[k][lane..].as_ptr()));
+            let knots: [L::Ints; KNOTS] = std::array::from_fn(|k| L::load(knots[k][lane..].as_ptr()));
             let mut sum = L::splat(0);
-            let mut max_sums = [L::splat(0); KNOTS_AT_ONCE];
-            let mut counts = [L::splat(0); KNOTS_AT_ONCE];
+            let mut max_sums = [L::splat(0); KNOTS];
+            let mut counts = [L::splat(0); KNOTS];
             for i in rows.clone() {
                 prefetch(line(features, (i + ROWS_AHEAD).min(last), block));
                 let x = L::shift_right::<DROPPED_BITS>(L::load(line(features, i, block)[lane..].as_ptr()));
                 sum = L::add(sum, x);
-                for k in 0..KNOTS_AT_ONCE {
+                for k in 0..KNOTS {
                     let max = L::max(x, knots[k]);
                     max_sums[k] = L::add(max_sums[k], max);
                     counts[k] = L::count_equal(counts[k], max, knots[k]);
                 }
             }
             L::store(values[lane..].as_mut_ptr(), sum);
-            for k in 0..KNOTS_AT_ONCE {
+            for k in 0..KNOTS {
                 L::store(maxima[k][lane..].as_mut_ptr(), max_sums[k]);
                 L::store(not_above[k][lane..].as_mut_ptr(), counts[k]);
             }
@@ -237,7 +236,7 @@ unsafe fn add_knot_totals_with<L: Lanes>(
     }
     for lane in 0..BLOCK {
         totals.values[lane] += u64::from(values[lane]);
-        for k in 0..KNOTS_AT_ONCE {
+        for k in 0..KNOTS {
             totals.maxima[k][lane] += u64::from(maxima[k][lane]);
             totals.not_above[k][lane] += not_above[k][lane];
         }

@@ -79,14 +79,13 @@ pub(crate) fn extreme<S: PartialOrd>(sums: &[S], start: &Start) -> usize {
 
 /// The greedy loop: picks the starts, then time and again the sample farthest from all picks.
 ///
-/// `update(pick, position, cover)` lowers the distances in `cover` to those from the new pick where those are smaller,
-/// and returns the farthest sample with its distance: the lowest index of equals, and if all distances are 0, any.
+/// `update(pick, position)` takes note of the new pick and returns the sample farthest from all with its distance: the
+/// lowest index of equals, and if all distances are 0, any.
 pub(crate) fn greedy(
     n: usize,
     goal: &Goal,
     starts: &[usize],
-    cover: &mut Cover,
-    mut update: impl FnMut(usize, usize, &mut Cover) -> Result<(usize, f64)>,
+    mut update: impl FnMut(usize, usize) -> Result<(usize, f64)>,
 ) -> Result<(Vec<usize>, Vec<f64>)> {
     let (mut indices, mut radii) = (Vec::with_capacity(goal.n_select), Vec::with_capacity(goal.n_select));
     let mut picked = vec![false; n];
@@ -94,8 +93,7 @@ pub(crate) fn greedy(
     let mut next = starts[0];
     while indices.len() < goal.n_select {
         picked[next] = true;
-        cover.set(next, indices.len());
-        let (farthest, radius) = update(next, indices.len(), cover)?;
+        let (farthest, radius) = update(next, indices.len())?;
         indices.push(next);
         radii.push(radius);
         let started = indices.len() >= starts.len();
@@ -115,29 +113,4 @@ pub(crate) fn greedy(
         };
     }
     Ok((indices, radii))
-}
-
-/// The nearest pick so far of every sample.
-pub(crate) struct Cover {
-    pub(crate) distances: Vec<f64>,
-    pub(crate) nearest: Vec<u32>,
-}
-
-impl Cover {
-    pub(crate) fn new(n: usize) -> Self {
-        Self { distances: vec![f64::INFINITY; n], nearest: vec![0; n] }
-    }
-
-    /// A pick is its own nearest, unless an earlier pick is at distance 0.
-    fn set(&mut self, pick: usize, position: usize) {
-        if self.distances[pick] > 0.0 {
-            self.distances[pick] = 0.0;
-            self.nearest[pick] = position as u32;
-        }
-    }
-
-    pub(crate) fn into_selection(self, indices: Vec<usize>, radii: Vec<f64>) -> Selection {
-        let assignment = self.nearest.iter().map(|&p| p as usize).collect();
-        Selection { indices, radii, assignment, distances: self.distances }
-    }
 }

@@ -8,6 +8,7 @@ use moefps_core::ground::Metric;
 use moefps_core::start::Start;
 use moefps_core::sum::{Precision, mean_distances};
 use moefps_core::task::Task;
+use ndarray::{Axis, concatenate, s};
 use proptest::prelude::*;
 
 fn largest_gap(metric: &Metric) -> f64 {
@@ -55,6 +56,23 @@ proptest! {
                         on(threads, || picks(&x, &ground, precision, Start::Indices(vec![start]), n, prune));
                     prop_assert_eq!(&found.indices, &indices);
                     prop_assert_eq!(&found.radii, &radii);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pruning_changes_nothing(x in fingerprints(), some in 1usize..40, threads in 1usize..4) {
+        let (n, layers, experts) = x.dim();
+        // Half of them twice, for ties.
+        let x = concatenate![Axis(0), x, x.slice(s![..n / 2, .., ..])];
+        let some = some.min(n);
+        for metric in metrics(layers, experts) {
+            let ground = ground(metric, &x);
+            for precision in [Precision::Float32, Precision::Float64] {
+                for start in [Start::Medoid, Start::Indices((0..some).rev().collect())] {
+                    let found = |prune| on(threads, || picks(&x, &ground, precision, start.clone(), some, prune));
+                    prop_assert_eq!(found(true), found(false));
                 }
             }
         }

@@ -95,14 +95,9 @@ impl Lanes for Avx2 {
     unsafe fn total_bytes(sums: Self::Sums) -> u64 {
         unsafe { reduce(sums.whole) }
     }
-
     #[inline(always)]
-    unsafe fn add_short_differences(partial: Self::Ints, a: *const u16, b: *const u16) -> Self::Ints {
-        unsafe {
-            let d = _mm256_sub_epi16(_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast()));
-            let pairs = _mm256_madd_epi16(_mm256_abs_epi16(d), _mm256_set1_epi16(1));
-            _mm256_add_epi32(partial, pairs)
-        }
+    unsafe fn store_byte_sums(to: *mut u64, sums: Self::Sums) {
+        unsafe { _mm256_storeu_si256(to.cast(), sums.whole) }
     }
 
     #[inline(always)]

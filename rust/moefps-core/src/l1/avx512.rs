@@ -88,14 +88,9 @@ impl Lanes for Avx512 {
     unsafe fn total_bytes(sums: Self::Sums) -> u64 {
         unsafe { _mm512_reduce_add_epi64(sums.whole).cast_unsigned() }
     }
-
     #[inline(always)]
-    unsafe fn add_short_differences(partial: Self::Ints, a: *const u16, b: *const u16) -> Self::Ints {
-        unsafe {
-            let d = _mm512_sub_epi16(_mm512_loadu_si512(a.cast()), _mm512_loadu_si512(b.cast()));
-            let pairs = _mm512_madd_epi16(_mm512_abs_epi16(d), _mm512_set1_epi16(1));
-            _mm512_add_epi32(partial, pairs)
-        }
+    unsafe fn store_byte_sums(to: *mut u64, sums: Self::Sums) {
+        unsafe { _mm512_storeu_si512(to.cast(), sums.whole) }
     }
 
     #[inline(always)]

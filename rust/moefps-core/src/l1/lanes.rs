@@ -27,7 +27,7 @@ pub(crate) const FLOAT_LANES: usize = 8;
 ///
 /// # Safety
 /// Every method needs the instruction set that the type is named after, and pointers that are good for a whole vector
-/// (`LANES` integers, `FLOAT_LANES` floats, `4 * LANES` bytes, `2 * LANES` shorts). They are inlined into functions compiled for that instruction set.
+/// (`LANES` integers, `FLOAT_LANES` floats, `4 * LANES` bytes). They are inlined into functions compiled for that instruction set.
 pub(crate) trait Lanes: Copy {
     /// 32-bit lanes of a vector.
     const LANES: usize;
@@ -55,13 +55,12 @@ pub(crate) trait Lanes: Copy {
     /// The sum of all that was added.
     unsafe fn total(sums: Self::Sums) -> u64;
 
-    /// Adds `|a - b|` of `4 * LANES` bytes to the sums.
+    /// Adds `|a - b|` of `4 * LANES` bytes to the sums, eight to each of the first `LANES / 2`.
     unsafe fn add_byte_differences(sums: Self::Sums, a: *const u8, b: *const u8) -> Self::Sums;
     /// The sum of all byte differences that were added.
     unsafe fn total_bytes(sums: Self::Sums) -> u64;
-
-    /// Adds `|a - b|` of `2 * LANES` numbers below 2^15 to 32-bit partial sums.
-    unsafe fn add_short_differences(partial: Self::Ints, a: *const u16, b: *const u16) -> Self::Ints;
+    /// Writes `LANES / 2` sums of byte differences.
+    unsafe fn store_byte_sums(to: *mut u64, sums: Self::Sums);
 
     unsafe fn no_floats() -> Self::Floats;
     unsafe fn load_floats(from: *const f64) -> Self::Floats;

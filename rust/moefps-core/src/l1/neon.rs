@@ -72,10 +72,9 @@ impl Lanes for Neon {
     unsafe fn total_bytes(sums: Self::Sums) -> u64 {
         unsafe { vaddvq_u64(sums) }
     }
-
     #[inline(always)]
-    unsafe fn add_short_differences(partial: Self::Ints, a: *const u16, b: *const u16) -> Self::Ints {
-        unsafe { vpadalq_u16(partial, vabdq_u16(vld1q_u16(a), vld1q_u16(b))) }
+    unsafe fn store_byte_sums(to: *mut u64, sums: Self::Sums) {
+        unsafe { vst1q_u64(to, sums) }
     }
 
     #[inline(always)]

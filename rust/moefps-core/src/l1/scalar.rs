@@ -63,21 +63,19 @@ impl Lanes for Scalar {
     unsafe fn add_byte_differences(mut sums: Self::Sums, a: *const u8, b: *const u8) -> Self::Sums {
         // SAFETY: the caller's pointers are good for 16 bytes.
         let (a, b) = unsafe { (a.cast::<[u8; 16]>().read(), b.cast::<[u8; 16]>().read()) };
-        sums[0] += a.iter().zip(b).map(|(&a, b)| u64::from(a.abs_diff(b))).sum::<u64>();
+        for (i, (&a, b)) in a.iter().zip(b).enumerate() {
+            sums[i / 8] += u64::from(a.abs_diff(b));
+        }
         sums
     }
     #[inline(always)]
     unsafe fn total_bytes(sums: Self::Sums) -> u64 {
-        sums[0]
+        sums[0] + sums[1]
     }
-
     #[inline(always)]
-    unsafe fn add_short_differences(partial: Self::Ints, a: *const u16, b: *const u16) -> Self::Ints {
-        // SAFETY: the caller's pointers are good for 8 shorts.
-        let (a, b) = unsafe { (a.cast::<[u16; 8]>().read(), b.cast::<[u16; 8]>().read()) };
-        std::array::from_fn(|i| {
-            partial[i] + u32::from(a[2 * i].abs_diff(b[2 * i])) + u32::from(a[2 * i + 1].abs_diff(b[2 * i + 1]))
-        })
+    unsafe fn store_byte_sums(to: *mut u64, sums: Self::Sums) {
+        // SAFETY: the caller's pointer is good for two sums.
+        unsafe { to.cast::<[u64; 2]>().write([sums[0], sums[1]]) }
     }
 
     #[inline(always)]

@@ -283,43 +283,33 @@ pub(crate) unsafe fn byte_distance<L: Lanes>(a: &[u8], b: &[u8]) -> u64 {
     }
 }
 
-/// `Σ |a - b|` of two rows of numbers below 2^15.
-///
-/// # Safety
-/// The instruction set of `L`.
-#[inline(always)]
-pub(crate) unsafe fn short_distance<L: Lanes>(a: &[u16], b: &[u16]) -> u64 {
-    assert!(a.len() == b.len() && a.len().is_multiple_of(2 * L::LANES));
-    // Rows are shorter than 2^16 vectors, so that a 32-bit lane holds their sum.
-    assert!(a.len() < (2 * L::LANES) << 16);
-    // SAFETY: vectors end at the rows' end.
-    unsafe {
-        let mut partial = L::splat(0);
-        for k in (0..a.len()).step_by(2 * L::LANES) {
-            partial = L::add_short_differences(partial, a.as_ptr().add(k), b.as_ptr().add(k));
-        }
-        L::total(L::widen(L::no_sums(), partial))
-    }
-}
-
-/// Rows that [`column_maxima`] takes at a time.
+/// Rows that [`column_distances`] takes at a time.
 pub(crate) const COLUMN: usize = 16;
 
-/// `Σ_k max(center[k], columns[k][i])` for [`COLUMN`] rows stored column by column, in wrapping 32-bit arithmetic.
+/// Bytes of a row that it takes at a time.
+pub(crate) const WORD: usize = 8;
+
+/// `Σ |center - columns[i]|` for [`COLUMN`] rows of bytes stored word by word: the first of every row, then the second.
 ///
 /// # Safety
 /// The instruction set of `L`.
 #[inline(always)]
-pub(crate) unsafe fn column_maxima<L: Lanes>(center: &[u32], columns: &[u32], out: &mut [u32; COLUMN]) {
-    assert_eq!(columns.len(), center.len() * COLUMN);
-    // SAFETY: vectors end at the columns' end; `COLUMN` is a multiple of every vector length.
+pub(crate) unsafe fn column_distances<L: Lanes>(
+    center: &[[[u8; WORD]; WORD]],
+    columns: &[u8],
+    out: &mut [u64; COLUMN],
+) {
+    assert_eq!(columns.len(), center.len() * COLUMN * WORD);
+    // SAFETY: vectors end at the columns' end; `COLUMN` is a multiple of every vector's words, of which `WORD` is the
+    // most.
     unsafe {
-        for lane in (0..COLUMN).step_by(L::LANES) {
-            let mut sums = L::splat(0);
-            for (k, &c) in center.iter().enumerate() {
-                sums = L::add(sums, L::max(L::splat(c), L::load(columns.as_ptr().add(k * COLUMN + lane))));
+        for first in (0..COLUMN).step_by(L::LANES / 2) {
+            let mut sums = L::no_sums();
+            for (k, word) in center.iter().enumerate() {
+                let columns = columns.as_ptr().add((k * COLUMN + first) * WORD);
+                sums = L::add_byte_differences(sums, word.as_ptr().cast(), columns);
             }
-            L::store(out.as_mut_ptr().add(lane), sums);
+            L::store_byte_sums(out.as_mut_ptr().add(first), sums);
         }
     }
 }
