@@ -8,9 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import moefps  # noqa: E402
 from tests.recording.conftest import build_qwen  # noqa: E402
 from tests.reference.routing import plain_routing  # noqa: E402
+
+import moefps  # noqa: E402
 
 LENGTHS = (5, 11, 5, 3, 5)
 N_NEW = 6

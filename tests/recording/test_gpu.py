@@ -8,9 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import moefps  # noqa: E402
 from tests.recording.conftest import build_qwen  # noqa: E402
 from tests.recording.test_process import samples  # noqa: E402
+
+import moefps  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -15,8 +15,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import moefps  # noqa: E402
-from tests.recording.conftest import build_qwen  # noqa: E402
+from tests.recording.conftest import build_qwen
+
+import moefps
 
 ROOT = Path(__file__).parents[2]
 ARRAYS = ("expert_ids", "expert_weights", "router_logits", "fingerprints")

@@ -47,7 +47,7 @@ class Batch:
 
 
 def plan_batches(
-    lengths: Sequence[int], batch_tokens: int, *, alone: Sequence[bool], equal_lengths: bool = False
+    lengths: Sequence[int], batch_tokens: int, *, alone: Sequence[bool], neutral_up_to: int | None = None
 ) -> list[list[int]]:
     """Group samples of like length, the longest first, so that what does not fit in memory shows at once.
 
@@ -59,8 +59,8 @@ def plan_batches(
         Most positions of a batch, padding included; a longer sample makes a batch by itself.
     alone : sequence of bool
         Samples that are run by themselves.
-    equal_lengths : bool
-        True puts only samples of the same length together, so that nothing is padded.
+    neutral_up_to : int, optional
+        The longest batch in which padding changes nothing; in longer ones all samples have the same length.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def plan_batches(
             or alone[i]
             or alone[last[0]]
             or (len(last) + 1) * lengths[last[0]] > batch_tokens
-            or (equal_lengths and lengths[last[0]] != lengths[i])
+            or (neutral_up_to is not None and lengths[last[0]] > neutral_up_to and lengths[last[0]] != lengths[i])
         ):
             batches.append([i])
         else:

@@ -53,6 +53,7 @@ def encode_samples(
     tokenizer: Any,
     *,
     vocabulary: int | None,
+    has_decoder: bool = False,
     decoder_start: int | None = None,
     decoder_texts: Sequence[Any] | None = None,
     chat: bool = False,
@@ -69,8 +70,10 @@ def encode_samples(
         Needed where a sample is text.
     vocabulary : int or None
         Rows of the model's embedding; token ids must be below.
+    has_decoder : bool
+        True for an encoder-decoder.
     decoder_start : int or None
-        Start token of the decoder, for an encoder-decoder.
+        Start token of the decoder; None where it begins with what it is given.
     decoder_texts : sequence, optional
         What the decoder reads after its start token, a text or token ids for each sample.
     chat : bool
@@ -94,8 +97,10 @@ def encode_samples(
         raise ArgumentError(f"texts: got {_kind(texts)}; accepted: a list with a text or token ids for every sample")
     if len(texts) == 0:
         raise ArgumentError("texts: got no sample; accepted: at least one")
-    if decoder_start is None and decoder_texts is not None:
-        raise ArgumentError("decoder_texts: the model has no decoder of its own beside an encoder; leave it out")
+    if not has_decoder and decoder_texts is not None:
+        raise ArgumentError("decoder_texts: the model has no decoder beside an encoder; leave it out")
+    if has_decoder and decoder_start is None and decoder_texts is None:
+        raise ArgumentError("decoder_texts: the model's decoder has no start token, so it needs texts of its own")
     if decoder_texts is not None and len(decoder_texts) != len(texts):
         raise ArgumentError(f"decoder_texts: got {len(decoder_texts):,}, expected one for each of {len(texts):,} texts")
     if max_length is not None and max_length < 1:
@@ -113,10 +118,10 @@ def encode_samples(
             ids = ids[: len(ids) - n_cut]
         _check_ids(ids, vocabulary, name)
         decoder_ids = None
-        if decoder_start is not None:
-            start = torch.tensor([decoder_start], dtype=torch.int64)
-            rest = None if decoder_texts is None else _decoder_ids(decoder_texts[i], tokenizer, i, vocabulary)
-            decoder_ids = start if rest is None else torch.cat([start, rest])
+        if has_decoder:
+            start = torch.tensor([] if decoder_start is None else [decoder_start], dtype=torch.int64)
+            rest = start[:0] if decoder_texts is None else _decoder_ids(decoder_texts[i], tokenizer, i, vocabulary)
+            decoder_ids = torch.cat([start, rest])
         encoded.append(Encoded(ids, decoder_ids, inputs, n_cut))
     return encoded
 

@@ -17,7 +17,7 @@ from moefps.recording.batching import DECODER, ENCODER, VISION, plan_batches
 from moefps.recording.collecting import HiddenTap
 from moefps.recording.encoding import Encoded, encode_samples
 from moefps.recording.generating import check_sampling
-from moefps.recording.routers import Router, find_routers, one_by_one_reason
+from moefps.recording.routers import Router, find_routers, neutral_length, one_by_one_reason
 from moefps.recording.scoring import has_full_probabilities
 from moefps.recording.specs import RouterSpec
 from moefps.recording.state import hidden_taps, plain_module
@@ -96,7 +96,9 @@ def make_plan(
         routers=found,
         taps=hidden_taps(inner, hidden_states or ()),
         encoded=encoded,
-        batches=_batches(encoded, generate, batch_tokens, is_alone=reason_alone is not None),
+        batches=_batches(
+            encoded, generate, batch_tokens, is_alone=reason_alone is not None, neutral_up_to=neutral_length(inner)
+        ),
         kind=_choose_kind(kind, found),
         keep_logits=logits,
         keep_vectors=router_vectors,
@@ -154,17 +156,18 @@ def _encode(
         vocabulary = model.get_input_embeddings().num_embeddings
     except (NotImplementedError, AttributeError):
         vocabulary = None
-    start = None
-    if getattr(model.config, "is_encoder_decoder", False):
-        start = getattr(model.config, "decoder_start_token_id", None)
-        start = model.generation_config.decoder_start_token_id if start is None else start
-        if start is None:
-            raise ArgumentError("model: its config has no decoder_start_token_id, which its decoder begins with")
+    has_decoder = getattr(model.config, "is_encoder_decoder", False) or any(
+        router.stack == DECODER for router in routers
+    )
+    start = getattr(model.config, "decoder_start_token_id", None)
+    if start is None and has_decoder:
+        start = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
     encoded = encode_samples(
         texts,
         tokenizer,
         vocabulary=vocabulary,
-        decoder_start=start,
+        has_decoder=has_decoder,
+        decoder_start=start if has_decoder else None,
         decoder_texts=decoder_texts,
         chat=chat,
         answer=generate > 0,
@@ -192,16 +195,16 @@ def _pad_id(model: Any, tokenizer: Any) -> int:
     return 0
 
 
-def _batches(encoded: Sequence[Encoded], n_new: int, batch_tokens: int, *, is_alone: bool) -> list[list[int]]:
+def _batches(
+    encoded: Sequence[Encoded], n_new: int, batch_tokens: int, *, is_alone: bool, neutral_up_to: int | None
+) -> list[list[int]]:
     """Plan the batches over all samples."""
-    # The decoder of a pair has no padding on the left to line prompts of different lengths up.
+    # While generating, the decoder of a pair has no padding on the left to line prompts of different lengths up.
     alone = [
         is_alone or sample.inputs is not None or (n_new > 0 and sample.decoder_ids is not None) for sample in encoded
     ]
-    # A prompt is padded on the left while generating, which some families' routing notices: there none is padded.
-    return plan_batches(
-        [sample.n_rows + n_new for sample in encoded], batch_tokens, alone=alone, equal_lengths=n_new > 0
-    )
+    lengths = [sample.n_rows + n_new for sample in encoded]
+    return plan_batches(lengths, batch_tokens, alone=alone, neutral_up_to=neutral_up_to)
 
 
 def _digest(encoded: Sequence[Encoded]) -> str:
