@@ -36,7 +36,7 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  %-10s%s\n' "$$name" "$$text"; done
 
-demo: $(STAMPS)/extension ## build moefps and run it on a small planted data set
+demo: $(STAMPS)/extension ## build moefps and run it on captured data that come with it
 	@$(BIN)/moefps demo
 
 setup: $(STAMPS)/dev $(STAMPS)/extension ## install all that development needs into .venv, and build moefps there

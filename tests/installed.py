@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # What the tests read beside the installed package: the settings of pytest, and the documents whose examples are run.
 COPIED_FILES = ("pyproject.toml", "README.md")
 COPIED_FOLDERS = ("tests", "docs")
+# Capturing needs torch, which is tested in the checkout alone: its 5 GB are not installed twice.
+CAPTURE_TESTS = "tests/recording"
 KERNEL_TESTS = ("tests/unit", "tests/parity", "tests/property", "--ignore-glob=*/test_io_*")
 WHERE = "import moefps, pathlib; print(pathlib.Path(moefps.__file__).resolve())"
 
@@ -43,7 +45,8 @@ def main(arguments: list[str]) -> int:
         if home / "venv" not in package.parents:
             sys.stderr.write(f"error: moefps was imported from {package}, not from the wheel\n")
             return 1
-        what = KERNEL_TESTS if kernels_only else ("tests", str(package))
+        without = (f"--ignore={CAPTURE_TESTS}", f"--ignore={package / 'recording'}")
+        what = KERNEL_TESTS if kernels_only else ("tests", str(package), *without)
         command = [str(binaries / "pytest"), "-c", "pyproject.toml", *what, *arguments[1:]]
         return subprocess.run(command, check=False, env=environment, cwd=away).returncode
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moefps._version import __version__
+    from moefps.compat.easysteer import analyze_expert_usage
     from moefps.errors import (
         ArgumentError,
         CaptureError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         ShapeError,
     )
     from moefps.io.dump import Dump, open_dump, write_dump
+    from moefps.io.traces import convert_trace
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
     from moefps.recording import RouterSpec, capture
     from moefps.selection import (
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 # Where each public name lives.
 _HOME = {
     "__version__": "moefps._version",
+    "analyze_expert_usage": "moefps.compat.easysteer",
     "ArgumentError": "moefps.errors",
     "CaptureError": "moefps.errors",
     "CaptureWarning": "moefps.errors",
@@ -60,9 +63,10 @@ _HOME = {
     "MissingExtraError": "moefps.errors",
     "MoefpsError": "moefps.errors",
     "ShapeError": "moefps.errors",
-    "Dump": "moefps.io.dump.reading",
-    "open_dump": "moefps.io.dump.reading",
+    "Dump": "moefps.io.dump",
+    "open_dump": "moefps.io.dump",
     "write_dump": "moefps.io.dump",
+    "convert_trace": "moefps.io.traces",
     "mean_distances": "moefps.kernels",
     "simd_levels": "moefps.kernels",
     "wasserstein_cross": "moefps.kernels",
@@ -98,7 +102,9 @@ __all__ = [
     "SelectionEvaluation",
     "ShapeError",
     "__version__",
+    "analyze_expert_usage",
     "capture",
+    "convert_trace",
     "evaluate_selection",
     "fps",
     "mean_distances",

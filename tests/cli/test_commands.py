@@ -300,19 +300,6 @@ def test_info_scales_a_measured_time_up(here, cli):
     assert 0.001 < record["matrix"]["seconds"] < 60
 
 
-def test_demo_says_that_it_is_planted_and_can_keep_its_data(here, cli):
-    result = cli("demo", "--save", "kept")
-    assert result.stdout.startswith("planted data, made on the spot")
-    assert "12 of 12" in result.stdout
-    assert max(len(line) for line in result.stdout.splitlines() if "scipy" not in line) <= 80
-    assert "  moefps info kept" in result.stdout
-    assert sorted(path.name for path in Path("kept").iterdir()) == ["X.npy", "labels.csv"]
-    assert np.load("kept/X.npy").shape == (2000, 24, 64)
-    assert "exists already" in cli("demo", "--save", "kept", code=2).stderr
-    assert "the folder no does not exist" in cli("demo", "--save", "no/kept", code=2).stderr
-    assert "is a file, expected a folder" in cli("demo", "--save", "kept/X.npy", code=2).stderr
-
-
 def test_help_of_every_command(cli):
     for command in ([], ["info"], ["distance"], ["select"], ["demo"]):
         for option in ("-h", "--help"):

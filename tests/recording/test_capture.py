@@ -12,10 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.recording.conftest import build_qwen  # noqa: E402
-from tests.reference.routing import plain_fingerprint, plain_routing  # noqa: E402
-
 import moefps  # noqa: E402
+from recording.conftest import build_qwen  # noqa: E402
+from reference.routing import plain_fingerprint, plain_routing  # noqa: E402
 
 LENGTHS = (5, 17, 1, 9, 9, 30, 2, 12)
 

@@ -8,10 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.recording.families import FAMILIES  # noqa: E402
-
 import moefps  # noqa: E402
 from moefps.recording.routers import one_by_one_reason  # noqa: E402
+from recording.families import FAMILIES  # noqa: E402
 
 LENGTHS = (11, 4, 7, 11)
 N_NEW = 3

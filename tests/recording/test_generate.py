@@ -8,10 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.recording.conftest import build_qwen  # noqa: E402
-from tests.reference.routing import plain_routing  # noqa: E402
-
 import moefps  # noqa: E402
+from recording.conftest import build_qwen  # noqa: E402
+from reference.routing import plain_routing  # noqa: E402
 
 LENGTHS = (5, 11, 5, 3, 5)
 N_NEW = 6

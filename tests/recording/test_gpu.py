@@ -8,10 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.recording.conftest import build_qwen  # noqa: E402
-from tests.recording.test_process import samples  # noqa: E402
-
 import moefps  # noqa: E402
+from recording.conftest import build_qwen  # noqa: E402
+from recording.test_process import samples  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

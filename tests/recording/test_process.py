@@ -15,9 +15,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.recording.conftest import build_qwen
-
 import moefps
+from recording.conftest import build_qwen
 
 ROOT = Path(__file__).parents[2]
 ARRAYS = ("expert_ids", "expert_weights", "router_logits", "fingerprints")
@@ -26,8 +25,8 @@ SLOW_CAPTURE = """
 import sys, time
 import torch
 import moefps
-from tests.recording.test_process import samples
-from tests.recording.conftest import build_qwen
+from recording.test_process import samples
+from recording.conftest import build_qwen
 
 torch.set_num_threads(1)
 model = build_qwen()
@@ -39,7 +38,7 @@ PARALLEL_CAPTURE = """
 import sys
 import torch
 import moefps
-from tests.recording.test_process import samples
+from recording.test_process import samples
 
 torch.set_num_threads(1)
 dump = moefps.capture(sys.argv[1], samples(), batch_tokens=200, tp_plan="auto", output=sys.argv[2])

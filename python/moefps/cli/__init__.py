@@ -24,10 +24,13 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
 @click.group(
     cls=LazyGroup,
     commands_help={
-        "info": "Say what is in a file, what is wrong with it, and how long a matrix would take.",
+        "demo": "Show it all on data made on the spot.",
+        "info": "Say what is in a file or a dump, and what is wrong with it.",
+        "capture": "Record the routing of a model over texts, into a dump.",
+        "convert": "Make a dump of another tool's trace or router logits.",
+        "fingerprint": "Write the fingerprints of a dump to a .npy.",
         "distance": "Write the Wasserstein distances between all samples to a .npy.",
         "select": "Pick the samples that together show every way the model behaves.",
-        "demo": "Show it all on data made on the spot.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,7 +46,8 @@ def main() -> None:
     """Find the samples that together show every way a Mixture-of-Experts model routes.
 
     The input is fingerprints: a .npy of [N, L, E] floats, N samples by L layers by E experts, where every row of E is
-    the share of each expert and sums to 1.
+    the share of each expert and sums to 1. Or it is a dump, the routing of a model token by token: `capture` records
+    one, `convert` makes one of what other tools wrote.
 
     \b
     Examples:
@@ -51,6 +55,8 @@ def main() -> None:
       moefps info X.npy
       moefps distance X.npy -o D.npy
       moefps select X.npy -m 64 -o sel.csv
+      moefps capture Qwen/Qwen3-30B-A3B texts.jsonl -o texts.dump
+      moefps select texts.dump -m 64 --labels column:domain
 
     The distance between two samples is the sum over layers of the Wasserstein-1 distance between their rows. If you
     come from scipy.stats.wasserstein_distance: a script that hands it two rows as they are has computed `--ground

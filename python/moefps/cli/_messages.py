@@ -14,15 +14,23 @@ if TYPE_CHECKING:
 __all__ = ["in_words_of_the_command"]
 
 _OPTIONS = {
+    "drop_empty": "--drop-empty",
     "ground": "--positions",
+    "kind": "--kind",
     "layer_weights": "--layer-weights",
+    "layers": "--layers",
     "n_random": "--n-random",
     "n_select": "-m",
     "n_threads": "--threads",
     "seed": "--seed",
+    "single_layer": "--single-layer",
     "start": "--start",
     "stop_radius": "--stop-radius",
+    "stride": "--stride",
+    "window": "--window",
 }
+
+_SETTINGS = {"normalize=True": "--normalize", "drop_empty=True (--drop-empty)": "--drop-empty"}
 
 
 @contextmanager
@@ -47,11 +55,19 @@ def in_words_of_the_command(names: tuple[str, ...] | None = None, **arrays: str)
     try:
         yield
     except MoefpsError as error:
-        argument, colon, rest = str(error).partition(": ")
+        text = str(error)
+        for python, option in _SETTINGS.items():
+            text = text.replace(python, option)
+        argument, colon, rest = text.partition(": ")
         words = {**_OPTIONS, **arrays}
+        entry = re.fullmatch(r"(\w+)\[(\d+)\]", argument)
+        if entry is not None and entry[1] in arrays:
+            # An entry of a list, such as texts[3].
+            argument, rest = entry[1], f"sample {entry[2]} (from 0): {rest}"
         if not colon or argument not in words:
-            raise
+            if text == str(error):
+                raise
+            raise type(error)(text) from error
         if argument == "X" and names is not None:
             rest = re.sub(r"\bsample (\d+)", lambda match: f"{match[0]} ({names[int(match[1])]})", rest, count=1)
-        rest = rest.replace("normalize=True", "--normalize")
         raise type(error)(f"{words[argument]}: {rest}") from error

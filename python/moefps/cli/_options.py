@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +13,25 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from moefps._typing import Progress
     from moefps.io import Fingerprints
 
-__all__ = ["GROUND_HELP", "Metric", "format_option", "load_inputs", "metric_options", "progress_options"]
+__all__ = [
+    "DUMP_OPTIONS",
+    "GROUND_HELP",
+    "Metric",
+    "dump_options",
+    "format_option",
+    "load_inputs",
+    "metric_options",
+    "parse_numbers",
+    "progress_options",
+]
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
+
+DUMP_OPTIONS = ("kind", "window", "stride", "drop_empty")
+"""What `dump_options` adds, as `load_inputs` takes it."""
 
 GROUND_HELP = """
 A script that hands two rows to scipy.stats.wasserstein_distance as they are has computed `--ground values`; one that
@@ -141,8 +156,84 @@ def progress_options(command: Command) -> Command:
     )(command)
 
 
-def load_inputs(paths: tuple[str, ...], *, single_layer: bool) -> Fingerprints:
+def dump_options(command: Command) -> Command:
+    """Add the options that say which fingerprints of a dump are meant."""
+    options = (
+        click.option(
+            "--kind",
+            type=click.Choice(["probs", "weights", "counts"]),
+            help="Fingerprints of a dump: the mean of the routers' full distributions (probs), of the weights divided "
+            "by their sum (weights), or shares of assignments (counts).  [default: what the dump holds, else weights]",
+        ),
+        click.option(
+            "--window",
+            type=click.IntRange(min=1),
+            metavar="n",
+            help="A fingerprint for every n tokens of a dump's samples, and one for each sample shorter than that.",
+        ),
+        click.option(
+            "--stride",
+            type=click.IntRange(min=1),
+            metavar="n",
+            help="Tokens from one window to the next.  [default: n]",
+        ),
+        click.option("--drop-empty", is_flag=True, help="Leave out samples without a filled slot in some layer."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def parse_numbers(text: str | None, option: str) -> list[int] | None:
+    """Turn numbers and ranges such as ``0-3,7`` into a list.
+
+    Examples
+    --------
+    >>> parse_numbers("0-3,7", "--layers")
+    [0, 1, 2, 3, 7]
+    """
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        ends = [end.strip() for end in part.split("-")]
+        if len(ends) > 2 or not all(end.isascii() and end.isdigit() and len(end) < 7 for end in ends):
+            raise click.UsageError(f"{option}: found {text!r}; accepted: numbers and ranges such as 0-3,7")
+        first, last = int(ends[0]), int(ends[-1])
+        if last < first:
+            raise click.UsageError(f"{option}: found {part.strip()!r}, which goes down; accepted: such as 0-3")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def load_inputs(
+    paths: tuple[str, ...],
+    *,
+    single_layer: bool,
+    kind: str | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    drop_empty: bool = False,
+    progress: Progress = False,
+) -> Fingerprints:
     """Open the fingerprints that the command was given."""
+    from moefps.cli._messages import in_words_of_the_command
     from moefps.io import load_fingerprints
 
-    return load_fingerprints(paths, single_layer=single_layer)
+    with in_words_of_the_command(None):
+        found = load_fingerprints(
+            paths,
+            single_layer=single_layer,
+            kind=kind,
+            window=window,
+            stride=stride,
+            drop_empty=drop_empty,
+            progress=progress,
+        )
+    if found.n_dropped:
+        warnings.warn(
+            f"{found.source}: left out {found.n_dropped:,} of its samples or windows, which have no fingerprint",
+            UserWarning,
+            stacklevel=2,
+        )
+    return found

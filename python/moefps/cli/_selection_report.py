@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Sink", "open_sink", "report_selection"]
 
 _MAX_ROWS_ON_SCREEN = 40
+_MAX_WIDTH = 48
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def report_selection(
     *,
     names: tuple[str, ...] | None = None,
     labels: npt.NDArray[Any] | None = None,
+    kind: str | None = None,
+    rows: pl.DataFrame | None = None,
 ) -> None:
     """Write the picks and say in a few sentences what they are worth.
 
@@ -94,18 +97,25 @@ def report_selection(
         A name for every sample.
     labels : ndarray of shape [N], optional
         A label for every sample.
+    kind : str, optional
+        The kind of fingerprints, where they are those of a dump.
+    rows : polars.DataFrame, optional
+        A dump's own columns, a row a fingerprint.
     """
     from moefps.io import write_table
 
-    frame = selection_frame(selection, typicality, names=names, labels=labels)
+    frame = selection_frame(selection, typicality, names=names, labels=labels, rows=rows)
     lines = summary_lines(selection, evaluation, labels)
+    if kind is not None:
+        lines.append(f"fingerprints of kind {kind}")
     if sink.output is not None:
         write_table(frame, sink.output, file_format=sink.file_format, overwrite=sink.overwrite)
         if sink.output_format == "table":
             click.echo(f"{sink.output}: {count(frame.height, 'pick')}")
             click.echo("\n".join(lines))
         else:
-            emit_record(_summary_record(sink.output, selection, evaluation), sink.output_format)
+            kinds = {} if kind is None else {"kind": kind}
+            emit_record({**_summary_record(sink.output, selection, evaluation), **kinds}, sink.output_format)
     elif sink.output_format == "table":
         print_selection(frame)
         click.echo("\n".join(lines))
@@ -122,8 +132,9 @@ def selection_frame(
     *,
     names: tuple[str, ...] | None = None,
     labels: npt.NDArray[Any] | None = None,
+    rows: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Put the picks into a table, one row a pick."""
+    """Put the picks into a table, one row a pick; a dump's column with a name of ours gets `sample_` before it."""
     import polars as pl
 
     indices = selection.indices
@@ -135,7 +146,22 @@ def selection_frame(
     columns |= {"radius": selection.radii, "cluster_size": selection.cluster_sizes}
     if typicality is not None:
         columns["typicality"] = typicality[indices]
-    return pl.DataFrame(columns)
+    frame = pl.DataFrame(columns)
+    if rows is None:
+        return frame
+    own = rows[indices]
+    if rows["sample"].equals(pl.int_range(rows.height, eager=True).rename("sample")):
+        # Where every sample has one fingerprint, the index says which it is.
+        own = own.drop("sample", "window_start")
+    taken = {*columns, "name", "label"}
+    renamed = {}
+    for name in own.columns:
+        free = name
+        while free in taken:
+            free = f"sample_{free}"
+        taken.add(free)
+        renamed[name] = free
+    return pl.concat([frame, own.rename(renamed)], how="horizontal")
 
 
 def typicality_word(percentile: float) -> str:
@@ -159,8 +185,8 @@ def print_selection(frame: pl.DataFrame) -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in frame.columns:
-        is_text = column in {"name", "label"}
+    for column, dtype in frame.schema.items():
+        is_text = not dtype.is_numeric()
         justify = "left" if is_text else "right"
         table.add_column(
             column.replace("cluster_size", "cluster size"),
@@ -190,8 +216,9 @@ def _cell(column: str, value: Any) -> str:
         return f"{value:.1f} {typicality_word(value):>6}"
     if column == "cluster_size":
         return f"{value:,}"
-    # A name may hold brackets, which rich would take for markup.
-    return escape(str(value))
+    # A name may hold brackets, which rich would take for markup; a text may be long, and have lines.
+    text = "" if value is None else " ".join(str(value).split())
+    return escape(text if len(text) <= _MAX_WIDTH else text[: _MAX_WIDTH - 1] + "…")
 
 
 def summary_lines(

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moefps.cli._messages import in_words_of_the_command
-from moefps.cli._options import GROUND_HELP, Metric, format_option, load_inputs, metric_options, progress_options
+from moefps.cli._options import (
+    DUMP_OPTIONS,
+    GROUND_HELP,
+    Metric,
+    dump_options,
+    format_option,
+    load_inputs,
+    metric_options,
+    progress_options,
+)
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count, duration, emit_record
 
@@ -28,7 +37,12 @@ _SAMPLED_VALUES = 4_000_000
 @click.option("-o", "--output", required=True, metavar="D.npy", help="The file to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
 @click.option("--condensed", is_flag=True, help="Write only the upper triangle, N(N-1)/2 numbers in SciPy's order.")
-@click.option("--cross", metavar="Y.npy", help="Distances from every sample of X to every sample of Y instead.")
+@click.option(
+    "--cross",
+    metavar="Y.npy",
+    help="Distances from every sample of X to every sample of Y instead, which may be a dump.",
+)
+@dump_options
 @metric_options
 @format_option
 @progress_options
@@ -42,18 +56,19 @@ def distance(
     output_format: str,
     show_progress: bool | None,
     quiet: bool,
-    **metric: Any,
+    **others: Any,
 ) -> None:
     """Write the Wasserstein distances between all samples to D.npy.
 
-    X is a .npy of [N, L, E], or several .npy of [L, E], or a folder or a quoted glob of them, or `-` for stdin. The
-    result is [N, N], or [N, M] with --cross. The file appears under its name only when it is whole.
+    X is a .npy of [N, L, E], or several .npy of [L, E], or a folder or a quoted glob of them, or a dump, or `-` for
+    stdin. The result is [N, N], or [N, M] with --cross. The file appears under its name only when it is whole.
 
     \b
     Examples:
       moefps distance X.npy -o D.npy
       moefps distance samples/ -o D.npy --ground discrete
       moefps distance X.npy -o D.npy --cross Y.npy --dtype float64
+      moefps distance traces.dump -o D.npy --kind counts
     """  # noqa: D301 (click wants the character itself)
     from moefps.cli._selection_report import refuse_own_input
     from moefps.io import check_destination
@@ -64,10 +79,11 @@ def distance(
         raise click.UsageError("--cross and --condensed exclude each other")
     refuse_own_input(output, (*paths, *([cross] if cross is not None else [])))
     check_destination(output, overwrite=overwrite)
-    options = Metric(**metric)
+    of_dump = {name: others.pop(name) for name in DUMP_OPTIONS}
+    options = Metric(**others)
     arguments = options.arguments()
-    left = load_inputs(paths, single_layer=single_layer)
-    right = load_inputs((cross,), single_layer=single_layer) if cross is not None else None
+    with progress_on_stderr("fingerprints", show_progress=show_progress, quiet=quiet) as progress:
+        left, right = _load_both(paths, cross, single_layer, of_dump, progress or False)
     itemsize = 4 if options.dtype == "float32" else 8
     n_values = _n_values(left, right, condensed=condensed)
     check_destination(output, overwrite=overwrite, needed_bytes=n_values * itemsize + _HEADER_BYTES)
@@ -84,6 +100,23 @@ def distance(
         _print_record(record)
     else:
         emit_record(record, output_format)
+
+
+def _load_both(
+    paths: tuple[str, ...], cross: str | None, single_layer: bool, of_dump: dict[str, Any], progress: Any
+) -> tuple[Fingerprints, Fingerprints | None]:
+    """Open both sides; where both are dumps, the second gives the kind of fingerprints of the first."""
+    from moefps.io import is_dump
+
+    if cross is None or not is_dump(cross):
+        left = load_inputs(paths, single_layer=single_layer, progress=progress, **of_dump)
+        return left, None if cross is None else load_inputs((cross,), single_layer=single_layer)
+    if len(paths) == 1 and is_dump(paths[0]):
+        left = load_inputs(paths, single_layer=single_layer, progress=progress, **of_dump)
+        of_dump = {**of_dump, "kind": left.kind}
+    else:
+        left = load_inputs(paths, single_layer=single_layer)
+    return left, load_inputs((cross,), single_layer=False, progress=progress, **of_dump)
 
 
 def _n_values(left: Fingerprints, right: Fingerprints | None, *, condensed: bool) -> int:
@@ -130,6 +163,7 @@ def _record(
         "n_experts": int(left.array.shape[2]),
         "ground": options.ground_name,
         "reduce": options.reduce,
+        "kind": left.kind,
         **_summary(distances, is_square=is_square),
     }
 
@@ -167,6 +201,8 @@ def _print_record(record: dict[str, Any]) -> None:
         f"  ground {record['ground']}, {record['reduce']} over {count(record['n_layers'], 'layer')} of "
         f"{count(record['n_experts'], 'expert')}"
     )
+    if record["kind"] is not None:
+        click.echo(f"  fingerprints of kind {record['kind']}")
     sampled = " (of evenly spaced rows)" if record["is_sampled"] else ""
     click.echo(
         f"  smallest {record['smallest']:.4g}, median {record['median']:.4g}, mean {record['mean']:.4g}, "

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps.cli._findings import emit_rows, print_findings
 from moefps.cli._options import format_option, load_inputs, progress_options, single_layer_option, threads_option
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count, duration, emit_frame, emit_record
+from moefps.cli._render import count, duration, emit_record
 from moefps.errors import DataError
 
 if TYPE_CHECKING:
     from moefps._typing import FloatArray
-    from moefps.io import Finding, Fingerprints, Inspection
+    from moefps.io import Fingerprints, Inspection
 
 _SECONDS_TO_MEASURE = 0.25
 _FIRST_ROWS = 64
@@ -41,13 +42,24 @@ def info(
     problems are found in one pass. The exit code is 0 where a distance would be computed, and 2 where the data would
     be refused. The time is measured on this machine, on a few rows, and scaled up.
 
+    X may also be a dump: then its layers, arrays and sizes are said, all values are read and checked, and what is odd
+    is counted. A half-written dump is an error that says how far it is and how to go on.
+
     \b
     Examples:
       moefps info X.npy
       moefps info samples/ --format json
+      moefps info traces.dump
     """  # noqa: D301 (click wants the character itself)
-    from moefps.io import inspect_fingerprints
+    from moefps.io import inspect_fingerprints, is_dump
 
+    if len(paths) == 1 and is_dump(paths[0]):
+        if threads is not None or single_layer:
+            raise click.UsageError("--threads and --single-layer are for fingerprints, not for a dump")
+        from moefps.cli._dump_report import report_dump
+
+        report_dump(paths[0], output_format, show_progress=show_progress, quiet=quiet)
+        return
     fingerprints = load_inputs(paths, single_layer=single_layer)
     with progress_on_stderr("reading", show_progress=show_progress, quiet=quiet) as progress:
         inspection = inspect_fingerprints(fingerprints.array, progress=progress)
@@ -59,7 +71,8 @@ def info(
         findings = [asdict(finding) for finding in inspection.findings]
         emit_record({**facts, "findings": findings, "matrix": estimate}, "json")
     else:
-        _emit_rows(facts, inspection, estimate, output_format)
+        more = [("matrix", name, value) for name, value in (estimate or {}).items()]
+        emit_rows(facts, inspection.findings, more, output_format)
     if inspection.has_problems:
         n_problems = sum(finding.is_problem for finding in inspection.findings)
         raise DataError(f"{fingerprints.source}: {count(n_problems, 'kind')} of problem found")
@@ -115,20 +128,6 @@ def _estimate(array: FloatArray, threads: int | None, *, is_sound: bool) -> dict
     }
 
 
-def _place(finding: Finding) -> str:
-    parts = [(name, getattr(finding, name)) for name in ("sample", "layer", "expert")]
-    return ", ".join(f"{name} {number}" for name, number in parts if number is not None)
-
-
-def _sentence(finding: Finding) -> str:
-    """Say how many there are, where the first is, and what is known about them."""
-    unit = finding.unit.removesuffix("s")
-    words = count(finding.count, unit)
-    if _place(finding):
-        words += f", first at {_place(finding)}"
-    return words + (f": {finding.detail}" if finding.detail else "")
-
-
 def _print_report(facts: dict[str, Any], inspection: Inspection, estimate: dict[str, Any] | None) -> None:
     from moefps.io.atomic import human_bytes
 
@@ -143,12 +142,7 @@ def _print_report(facts: dict[str, Any], inspection: Inspection, estimate: dict[
     click.echo(f"  {facts['dtype']}, {facts['order']} order, {human_bytes(facts['bytes'])}")
     if facts["smallest_row_sum"] is not None:
         click.echo(f"  row sums from {facts['smallest_row_sum']:.7g} to {facts['largest_row_sum']:.7g}")
-    for title, is_problem in (("problems", True), ("worth knowing", False)):
-        findings = [finding for finding in inspection.findings if finding.is_problem is is_problem]
-        if findings or is_problem:
-            click.echo(f"{title}: {len(findings) or 'none'}")
-        for finding in findings:
-            click.echo(f"  {finding.name}: {_sentence(finding)}")
+    print_findings(inspection.findings)
     if estimate is not None:
         threads = count(estimate["threads"], "thread") if estimate["threads"] else "all cores"
         click.echo(
@@ -157,20 +151,3 @@ def _print_report(facts: dict[str, Any], inspection: Inspection, estimate: dict[
         )
         if not estimate["is_measured"]:
             click.echo("  (the time was measured on some of the rows and scaled up)")
-
-
-def _emit_rows(
-    facts: dict[str, Any], inspection: Inspection, estimate: dict[str, Any] | None, output_format: str
-) -> None:
-    """Write one row a fact, so that csv and parquet hold all of it."""
-    import polars as pl
-
-    rows: list[dict[str, Any]] = [{"kind": "fact", "name": name, "value": str(value)} for name, value in facts.items()]
-    for finding in inspection.findings:
-        kind = "problem" if finding.is_problem else "note"
-        rows.append({"kind": kind, "value": str(finding.count), **asdict(finding)})
-    rows += [{"kind": "matrix", "name": name, "value": str(value)} for name, value in (estimate or {}).items()]
-    schema: dict[str, pl.DataType] = dict.fromkeys(("kind", "name", "value", "unit", "detail"), pl.String())
-    schema |= dict.fromkeys(("sample", "layer", "expert"), pl.Int64())
-    frame = pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema)
-    emit_frame(frame, output_format)

@@ -9,18 +9,29 @@ import click
 from click.core import ParameterSource
 
 from moefps.cli._messages import in_words_of_the_command
-from moefps.cli._options import GROUND_HELP, Metric, format_option, load_inputs, metric_options, progress_options
+from moefps.cli._options import (
+    DUMP_OPTIONS,
+    GROUND_HELP,
+    Metric,
+    dump_options,
+    format_option,
+    load_inputs,
+    metric_options,
+    progress_options,
+)
 from moefps.cli._progress import progress_on_stderr
 from moefps.errors import ArgumentError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import polars as pl
 
     from moefps import Selection, SelectionEvaluation
     from moefps._typing import Float64Array, FloatArray, Progress
     from moefps.cli._selection_report import Sink
 
 _METRIC_OPTIONS = ("ground", "positions", "reduce", "layer_weights", "dtype", "normalize", "single_layer")
+_OF_COLUMN = "column:"
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class _Request:
     n_random: int | None
     no_typicality: bool
     single_layer: bool
+    of_dump: dict[str, Any]
     show_progress: bool | None
     quiet: bool
 
@@ -55,6 +67,8 @@ class _Job:
     names: tuple[str, ...] | None
     labels: npt.NDArray[Any] | None
     metric: dict[str, Any]
+    kind: str | None = None
+    rows: pl.DataFrame | None = None
 
 
 @click.command(epilog=GROUND_HELP)
@@ -70,7 +84,11 @@ class _Job:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For all that is random.")
 @click.option("--distances", metavar="D.npy", help="Select from this [N, N] matrix instead of fingerprints.")
-@click.option("--labels", metavar="FILE", help="A label a sample: .csv with a column label, .txt, or .npy.")
+@click.option(
+    "--labels",
+    metavar="FILE|column:NAME",
+    help="A label a sample: .csv with a column label, .txt, or .npy; or a column of the dump's samples.",
+)
 @click.option("--evaluate", is_flag=True, help="Compare with random selections of the same size.")
 @click.option("--n-random", type=click.IntRange(min=1), metavar="n", help="How many random selections.  [default: 100]")
 @click.option("--no-typicality", is_flag=True, help="Leave out the column typicality, which takes a while.")
@@ -78,6 +96,7 @@ class _Job:
     "-o", "--output", metavar="FILE", help="Write the picks to a .csv, .json or .parquet; .npy: indices only."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@dump_options
 @metric_options
 @format_option
 @progress_options
@@ -95,7 +114,7 @@ def select(
 
     Each pick is the sample farthest from all picks before it (farthest point sampling), exactly, and without a matrix
     unless you give one. X is a .npy of [N, L, E], or several .npy of [L, E], or a folder or a quoted glob of them, or
-    `-` for stdin.
+    a dump, or `-` for stdin.
 
     \b
     Columns of the result:
@@ -105,6 +124,8 @@ def select(
       cluster_size  samples that have this pick as their nearest
       typicality    percentile of the mean distance to all others: 100 for the
                     most common path through the experts, 0 for the rarest
+      and for a dump the samples' own columns, such as id or domain; with
+      --window also sample, window_start and n_tokens
 
     \b
     Examples:
@@ -112,20 +133,27 @@ def select(
       moefps select X.npy -m 64 --labels labels.csv --evaluate
       moefps select X.npy --stop-radius 2.5 --format json
       moefps select --distances D.npy -m 64 -o sel.npy
+      moefps select traces.dump -m 12 --labels column:domain
+      moefps select traces.dump -m 64 --window 32 --stride 8 -o sel.csv
     """  # noqa: D301 (click wants the character itself)
     from moefps.cli._selection_report import open_sink, report_selection
 
     metric = Metric(**{name: options.pop(name) for name in Metric.__dataclass_fields__})
-    request = _Request(**options)
+    request = _Request(of_dump={name: options.pop(name) for name in DUMP_OPTIONS}, **options)
     _check_use(context, paths, request)
     inputs = [*paths, *(path for path in (request.distances, request.labels) if path is not None)]
     sink: Sink = open_sink(output, output_format, overwrite=overwrite, inputs=inputs)
     job = _open_job(paths, request, metric)
+    if job.kind is not None and output is None and output_format != "table" and not request.quiet:
+        # stdout belongs to the rows, and the kind is always said.
+        click.echo(f"fingerprints of kind {job.kind}", err=True)
     with in_words_of_the_command(job.names, X=job.source, D=job.source):
         selection = _pick(job, request, metric)
         typicality = None if request.no_typicality else _typicality(job, request)
         evaluation = _evaluate(job, selection, request) if request.wants_evaluation else None
-    report_selection(sink, selection, typicality, evaluation, names=job.names, labels=job.labels)
+    report_selection(
+        sink, selection, typicality, evaluation, names=job.names, labels=job.labels, kind=job.kind, rows=job.rows
+    )
 
 
 def _check_use(context: click.Context, paths: tuple[str, ...], request: _Request) -> None:
@@ -142,27 +170,42 @@ def _check_use(context: click.Context, paths: tuple[str, ...], request: _Request
         raise click.UsageError("--distances takes the place of fingerprints, give one of the two")
     if request.wants_evaluation:
         raise click.UsageError("--evaluate needs fingerprints, it does not work on --distances")
-    for name in _METRIC_OPTIONS:
+    for name in (*_METRIC_OPTIONS, *DUMP_OPTIONS):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name.replace('_', '-')} changes nothing about --distances")
 
 
 def _open_job(paths: tuple[str, ...], request: _Request, metric: Metric) -> _Job:
-    from moefps.io import read_labels
     from moefps.io.npy import display_name, open_float_npy
 
+    kind = rows = None
     if request.distances is not None:
         array = open_float_npy(request.distances, ndim=(2,), layout="[N, N]")
         names, source, arguments = None, display_name(request.distances), {}
     else:
-        fingerprints = load_inputs(paths, single_layer=request.single_layer)
+        with progress_on_stderr("fingerprints", show_progress=request.show_progress, quiet=request.quiet) as progress:
+            fingerprints = load_inputs(
+                paths, single_layer=request.single_layer, progress=progress or False, **request.of_dump
+            )
         array, names, source = fingerprints.array, fingerprints.names, fingerprints.source
+        kind, rows = fingerprints.kind, fingerprints.rows
         arguments = metric.arguments()
     n_samples = int(array.shape[0])
     if request.n_select is not None and request.n_select > n_samples:
         raise ArgumentError(f"-m: found {request.n_select:,}; accepted: 1 to {n_samples:,}, the number of samples")
-    labels = read_labels(request.labels, n_samples) if request.labels is not None else None
-    return _Job(array, request.distances is not None, source, names, labels, arguments)
+    labels = None if request.labels is None else _labels(request.labels, n_samples, rows, source)
+    return _Job(array, request.distances is not None, source, names, labels, arguments, kind, rows)
+
+
+def _labels(given: str, n_samples: int, rows: pl.DataFrame | None, source: str) -> npt.NDArray[Any]:
+    """Read labels from a file, or take a column of the dump's samples."""
+    from moefps.io import labels_of_column, read_labels
+
+    if not given.startswith(_OF_COLUMN):
+        return read_labels(given, n_samples)
+    if rows is None:
+        raise click.UsageError(f"--labels {given} names a column of a dump, and {source} is none")
+    return labels_of_column(rows, given.removeprefix(_OF_COLUMN), source)
 
 
 def _pick(job: _Job, request: _Request, metric: Metric) -> Selection:

@@ -1,4 +1,4 @@
-"""Fingerprints from files: one .npy of [N, L, E], or many of [L, E]."""
+"""Fingerprints from files: one .npy of [N, L, E], many of [L, E], or a dump."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moefps.errors import DtypeError, FileError, ShapeError
+from moefps.errors import ArgumentError, DtypeError, FileError, ShapeError
+from moefps.io.dump.folders import MANIFEST
 from moefps.io.npy import STDIN, display_name, open_float_npy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moefps._typing import FloatArray, PathLike
+    import polars as pl
 
-__all__ = ["Fingerprints", "load_fingerprints", "natural_key"]
+    from moefps._typing import FloatArray, PathLike, Progress
+
+__all__ = ["Fingerprints", "is_dump", "load_fingerprints", "natural_key"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +37,21 @@ class Fingerprints:
         A name for every sample, where every sample was a file of its own.
     source : str
         The file or files, in words.
+    kind : str or None
+        ``probs``, ``weights`` or ``counts``, where they are those of a dump.
+    rows : polars.DataFrame or None
+        A row a fingerprint, where they are those of a dump: ``sample``, ``window_start``, ``n_tokens``, and the
+        sample's own columns.
+    n_dropped : int
+        Samples or windows of a dump that have no fingerprint and were left out.
     """
 
     array: FloatArray
     names: tuple[str, ...] | None
     source: str
+    kind: str | None = None
+    rows: pl.DataFrame | None = None
+    n_dropped: int = 0
 
     @property
     def n_samples(self) -> int:
@@ -46,16 +59,33 @@ class Fingerprints:
         return int(self.array.shape[0])
 
 
-def load_fingerprints(paths: PathLike | Sequence[PathLike], *, single_layer: bool = False) -> Fingerprints:
-    """Open fingerprints from one file, several files, a glob, a folder or stdin.
+def load_fingerprints(
+    paths: PathLike | Sequence[PathLike],
+    *,
+    single_layer: bool = False,
+    kind: str | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    drop_empty: bool = False,
+    progress: Progress = False,
+) -> Fingerprints:
+    """Open fingerprints from one file, several files, a glob, a folder, a dump or stdin.
 
     Parameters
     ----------
     paths : path or sequence of paths
         One .npy of [N, L, E]; or files of [L, E] each, in the order given; or a folder or a glob of such files, in
-        natural order of their names (2 before 10); or ``-`` for one .npy on standard input.
+        natural order of their names (2 before 10); or ``-`` for one .npy on standard input; or the folder of a dump.
     single_layer : bool
         True takes one 2-D file as [N, E] with one layer, and several 1-D files as [E] each.
+    kind : {"probs", "weights", "counts"}, optional
+        Which fingerprints of a dump; the kind that it holds, else ``weights``, when not given.
+    window, stride : int, optional
+        A fingerprint for every so many tokens of a dump's samples; see `Dump.fingerprints`.
+    drop_empty : bool
+        True leaves out samples of a dump that have no fingerprint.
+    progress : bool or callable
+        Used where fingerprints are computed from a dump.
 
     Returns
     -------
@@ -70,6 +100,10 @@ def load_fingerprints(paths: PathLike | Sequence[PathLike], *, single_layer: boo
         A file has the wrong number of dimensions, or its shape differs from that of the first.
     DtypeError
         A file holds no floats, or its dtype differs from that of the first.
+    ArgumentError
+        An argument for a dump is given with files, or the other way round.
+    DumpError, DataError
+        The dump is half-written or damaged, or cannot give these fingerprints.
 
     Examples
     --------
@@ -84,6 +118,17 @@ def load_fingerprints(paths: PathLike | Sequence[PathLike], *, single_layer: boo
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not given:
         raise FileError("no file given, expected a .npy of [N, L, E] or files of [L, E]")
+    dump = next((os.fspath(path) for path in given if is_dump(path)), None)
+    if dump is not None:
+        if len(given) > 1:
+            raise FileError(f"{dump}: is a dump, which cannot be mixed with other inputs")
+        if single_layer:
+            raise ArgumentError(f"single_layer: means nothing for a dump such as {dump}, leave it out")
+        wanted = {"kind": kind, "window": window, "stride": stride, "drop_empty": drop_empty}
+        return _load_dump(dump, wanted, progress)
+    for name, value in (("kind", kind), ("window", window), ("stride", stride), ("drop_empty", drop_empty or None)):
+        if value is not None:
+            raise ArgumentError(f"{name}: is for a dump; {os.fspath(given[0])} holds fingerprints as they are")
     if len(given) == 1:
         only = os.fspath(given[0])
         if only == STDIN or (not Path(only).is_dir() and not _is_pattern(only)):
@@ -93,6 +138,11 @@ def load_fingerprints(paths: PathLike | Sequence[PathLike], *, single_layer: boo
         files.extend(_expand(os.fspath(path)))
     source = os.fspath(given[0]) if len(given) == 1 else f"{len(files)} files"
     return Fingerprints(_stack(files, single_layer), _row_names(files), source)
+
+
+def is_dump(path: PathLike) -> bool:
+    """Tell the folder of a dump, whole or half-written, from a folder of files."""
+    return os.fspath(path) != STDIN and Path(path).is_dir() and os.path.lexists(Path(path) / MANIFEST)
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -106,6 +156,13 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     parts = re.split(r"([0-9]+)", text.casefold())
     key = [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts if part]
     return key, text
+
+
+def _load_dump(path: str, wanted: dict[str, Any], progress: Progress) -> Fingerprints:
+    from moefps.io.dump.reading import open_dump
+
+    found = open_dump(path).fingerprint_set(**wanted, progress=progress)
+    return Fingerprints(found.array, None, path, found.kind, found.rows, found.n_dropped)
 
 
 def _load_one(path: str, single_layer: bool) -> Fingerprints:

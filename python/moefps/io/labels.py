@@ -1,4 +1,4 @@
-"""Labels of samples, from a .csv, .txt or .npy file."""
+"""Labels of samples, from a .csv, .txt or .npy file, or from a column of a dump."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moefps.errors import DataError, FileError, ShapeError
+from moefps.errors import ArgumentError, DataError, DtypeError, FileError, ShapeError
 from moefps.io.npy import open_npy
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import polars as pl
 
     from moefps._typing import PathLike
 
-__all__ = ["read_labels"]
+__all__ = ["labels_of_column", "read_labels"]
 
 
 def read_labels(path: PathLike, n_samples: int) -> npt.NDArray[Any]:
@@ -70,6 +71,53 @@ def read_labels(path: PathLike, n_samples: int) -> npt.NDArray[Any]:
     if labels.dtype.kind == "U" and (labels == "").any():
         raise DataError(f"{name}: label {int(np.argmax(labels == '')) + 1} is empty")
     return labels
+
+
+def labels_of_column(rows: pl.DataFrame, column: str, source: str) -> npt.NDArray[Any]:
+    """Take a column of a dump's samples as labels.
+
+    Parameters
+    ----------
+    rows : polars.DataFrame
+        A row a fingerprint, with the sample's columns.
+    column : str
+        The column; text, integers or true and false.
+    source : str
+        The dump, for messages.
+
+    Returns
+    -------
+    ndarray of shape [N]
+
+    Raises
+    ------
+    ArgumentError
+        There is no such column.
+    DtypeError
+        It holds something else.
+    DataError
+        A sample has no value there.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> labels_of_column(pl.DataFrame({"domain": ["law", "code"]}), "domain", "d.dump").tolist()
+    ['law', 'code']
+    """
+    import polars as pl
+
+    if column not in rows.columns:
+        raise ArgumentError(f"{source}: has no column {column!r}; accepted: {', '.join(rows.columns)}")
+    values = rows[column]
+    if isinstance(values.dtype, pl.Categorical | pl.Enum):
+        values = values.cast(pl.String)
+    if not (values.dtype.is_integer() or values.dtype in {pl.String, pl.Boolean}):
+        raise DtypeError(f"{source}: column {column!r} is {values.dtype}; accepted: text, integers, true and false")
+    if values.null_count():
+        row = int(values.is_null().arg_true()[0])
+        sample = rows["sample"][row] if "sample" in rows.columns else row
+        raise DataError(f"{source}: column {column!r} is empty at sample {sample}; accepted: a label for every sample")
+    return np.array(values.to_list())
 
 
 def _read_text(name: str) -> str:

@@ -1,7 +1,6 @@
 """Planted fingerprints: made on the spot, with behaviours that are known.
 
-They stand in for captured routing in the demo, the tests and the benchmarks. Nothing measured on them says anything
-about a real model.
+They stand in for captured routing in tests and benchmarks. Nothing measured on them says anything about a real model.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -67,13 +68,25 @@ def table_bytes(frame: pl.DataFrame, file_format: TableFormat, *, npy_column: st
         # polars leaves out the final newline, which terminals and diff want.
         return frame.write_json().encode() + b"\n"
     if file_format == "csv":
-        return frame.write_csv().encode()
+        return _flat(frame).write_csv().encode()
     buffer = io.BytesIO()
     if file_format == "parquet":
         frame.write_parquet(buffer)
     else:
         np.save(buffer, frame[npy_column].to_numpy(), allow_pickle=False)
     return buffer.getvalue()
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Write lists and structures as JSON text, as a .csv has no place for them."""
+    import polars as pl
+
+    nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
+    texts = {
+        name: [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in frame[name].to_list()]
+        for name in nested
+    }
+    return frame.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
 
 
 def write_table(

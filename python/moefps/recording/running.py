@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from moefps._progress import progress_callback
 from moefps.errors import CaptureError, CaptureWarning
-from moefps.io.dump import DumpHeader, DumpWriter
-from moefps.io.dump.reading import open_dump
+from moefps.io.dump import DumpHeader, DumpWriter, open_dump
 from moefps.recording.batching import DECODER, VISION, Batch, pad_batch
 from moefps.recording.collecting import Block, Collector
 from moefps.recording.describing import dump_header, router_matrix
