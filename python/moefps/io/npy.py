@@ -254,8 +254,13 @@ def _map_file(
         file.seek(header.offset)
         return _read_data(file, header, name)
     view = np.asarray(mapped)
-    # Our kernels want aligned numbers; only a hand-made header leaves them otherwise.
-    return view if view.flags.aligned else view.copy(order="K")
+    if not view.flags.aligned:
+        # The kernels want aligned numbers, and only a hand-made header leaves them otherwise.
+        raise FileError(
+            f"{name}: the data begin at byte {header.offset}, which is no multiple of {header.dtype.alignment}; "
+            f"accepted: aligned numbers; load it and save it again with numpy"
+        )
+    return view
 
 
 def _read_stream(
