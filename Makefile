@@ -15,7 +15,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 CARGO := cargo
 
 RUST := Cargo.toml $(wildcard Cargo.lock) $(shell find rust -name target -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
-PACKAGE := pyproject.toml $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+PACKAGE := pyproject.toml $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -path '*/data/*' -type f)
 
 # What the user has set for other work must not change what is built and tested here.
 unexport PYTHONPATH PYTHONHOME PYTHONUNBUFFERED PYTHONWARNINGS PYTEST_ADDOPTS MOEFPS_SIMD MOEFPS_TRACEBACK NO_COLOR

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from moefps.io.atomic import atomic_file, check_destination
+from moefps.io.bundled import Bundled, bundled_fingerprints
 from moefps.io.dump import Dump, open_dump, write_dump
 from moefps.io.dump_inspection import inspect_dump
 from moefps.io.fingerprints import Fingerprints, is_dump, load_fingerprints
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from moefps.io.traces import convert_trace
 
 __all__ = [
+    "Bundled",
     "Dump",
     "Finding",
     "Fingerprints",
@@ -27,6 +29,7 @@ __all__ = [
     "Planted",
     "Texts",
     "atomic_file",
+    "bundled_fingerprints",
     "check_destination",
     "convert_trace",
     "inspect_dump",
