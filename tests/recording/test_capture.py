@@ -297,7 +297,7 @@ def test_an_interrupted_capture_goes_on_where_it_was(qwen, samples, tmp_path, mo
         ({"resume": True}, "resume: needs output"),
         ({"device": "cpu"}, "only for a model given by name"),
         ({"decoder_texts": [[1]]}, "decoder_texts"),
-        ({"samples": pl.DataFrame({"a": [1, 2]})}, "samples: got 2 rows"),
+        ({"samples": pl.DataFrame({"a": [1, 2]})}, "samples: 2 rows"),
         ({"routers": ["no.such.module"]}, "matches no module"),
     ],
 )

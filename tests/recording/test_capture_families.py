@@ -74,10 +74,10 @@ def can_generate(family):
     return getattr(model, "can_generate", lambda: False)() and family.folder != "diffusion_gemma"
 
 
-@pytest.mark.parametrize(
-    "family", [family for family in TEXT_FAMILIES if can_generate(family)], ids=lambda family: family.name
-)
+@pytest.mark.parametrize("family", TEXT_FAMILIES, ids=lambda family: family.name)
 def test_generation_is_a_forward_over_the_same_tokens(family):
+    if not can_generate(family):
+        pytest.skip("this model generates no text")
     model = family.build()
     before = model.generation_config.eos_token_id
     model.generation_config.eos_token_id = None
