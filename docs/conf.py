@@ -24,6 +24,8 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+# Signatures and docstrings are read without gigabytes of torch.
+autodoc_mock_imports = ["torch", "transformers"]
 # The docstrings say what a parameter takes, in words.
 autodoc_typehints = "none"
 napoleon_google_docstring = False
