@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from moefps._typing import ProgressCallback
 from moefps.kernels._arguments import Distance
+from moefps.kernels.counting import Trace
 
 _Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 _Picks: TypeAlias = tuple[
@@ -37,6 +38,9 @@ def wasserstein_cross(
 def mean_distances(
     x: _Floats, distance: Distance, *, n_threads: int | None, progress: ProgressCallback | None
 ) -> npt.NDArray[np.float64]: ...
+def count_routing(
+    trace: Trace, *, n_threads: int | None, progress: ProgressCallback | None
+) -> dict[str, npt.NDArray[Any]]: ...
 def fps(
     d: _Floats,
     n_select: int,

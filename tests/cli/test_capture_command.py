@@ -168,6 +168,25 @@ def test_a_capture_that_is_killed_says_so_and_goes_on(texts, cli, process, start
     assert same
 
 
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(texts, process, start_process):
+    if os.name != "posix":
+        pytest.skip("there is no SIGINT to send")
+    Path("many.txt").write_text("".join(f"text number {i} of many, with a few words in it\n" for i in range(2000)))
+    ask = ("capture", "moe", "many.txt", "-o", "a.dump", "--batch-tokens", "40", "--device", "cpu")
+    running = start_process(*ask, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not Path("a.dump/manifest.json").is_file() and time.monotonic() < deadline:
+        assert running.poll() is None, "it was over before it could be interrupted"
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert out == ""
+    assert err.splitlines() == ["a.dump: is half-written; the same command with --resume goes on", "interrupted"]
+    process(*ask, "--resume")
+
+
 def test_a_model_without_experts(texts, cli):
     result = cli("capture", "dense", "t.jsonl", "-o", "a.dump", "--device", "cpu", code=2)
     assert result.stderr == "error: dense: has no MoE layer, so there is no routing to record\n"
@@ -229,6 +248,8 @@ BAD = {
     "two ways to go": (["moe", "t.jsonl", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
     "two places": (["moe", "t.jsonl", "--device", "cpu", "--device-map", "auto"], "exclude each other"),
     "no GPU": (["moe", "t.jsonl", "--device", "cuda:99"], "--device: got 'cuda:99'|cuda:99"),
+    "no such device": (["moe", "t.jsonl", "--device", "foo"], "--device: got 'foo'; accepted: cpu, cuda"),
+    "too cold": (["moe", "t.jsonl", "--generate", "2", "--sample", "--temperature", "0"], "'--temperature': 0.0"),
     "batches": (["moe", "t.jsonl", "--batch-tokens", "0"], "invalid value for '--batch-tokens'"),
     "decoder field": (["moe", "t.jsonl", "--decoder-field", "answer"], "t.jsonl: has no field answer, found"),
     "decoder field of numbers": (["moe", "t.jsonl", "--decoder-field", "n"], "the field n is not a text in every row"),

@@ -115,3 +115,12 @@ def test_a_kind_that_the_dump_cannot_give(here, cli):
     moefps.write_dump("t.dump", expert_ids=np.zeros((3, 1, 1), dtype=np.int16), offsets=[0, 3], n_experts=2)
     line = cli("fingerprint", "t.dump", "-o", "X.npy", code=2).stderr
     assert re.search("cannot give fingerprints of kind weights: .*no expert_weights; accepted: counts", line)
+
+
+def test_a_layer_that_no_sample_has_routing_in(here, cli):
+    ids = np.array([[[0], [-1]], [[1], [-1]]])
+    moefps.write_dump("t.dump", expert_ids=ids, offsets=[0, 1, 2], n_experts=2)
+    for more in ((), ("--drop-empty",)):
+        line = cli("fingerprint", "t.dump", "-o", "X.npy", "--kind", "counts", *more, code=2).stderr
+        assert "--layers" in line
+    cli("fingerprint", "t.dump", "-o", "X.npy", "--kind", "counts", "--layers", "0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,89 @@ def test_an_interrupted_capture_goes_on_where_it_was(qwen, samples, tmp_path, mo
     assert whole.n_samples == len(samples)
 
 
+def half_written(model, samples, path, **how):
+    """Leave a dump with its first batch alone."""
+    journal = path / "writing" / "journal"
+    calls = []
+
+    def stop(*_):
+        calls.append(1)
+        if len(calls) == 2:
+            # What still waits to be written when the interrupt comes is dropped.
+            deadline = time.monotonic() + 30
+            while not (journal.is_file() and journal.stat().st_size) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            raise KeyboardInterrupt
+
+    handle = model.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        moefps.capture(model, samples, output=path, **how)
+    handle.remove()
+
+
+def test_a_batch_that_was_cut_in_the_middle_goes_on(qwen, tmp_path):
+    samples = [[1 + i, 2, 3] for i in range(8)]
+    moefps.capture(qwen, samples, batch_tokens=12, output=tmp_path / "whole")
+    half_written(qwen, samples, tmp_path / "part", batch_tokens=12)
+    journal = tmp_path / "part" / "writing" / "journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 4
+    # As a kill leaves it that comes while the batch is being written.
+    journal.write_bytes(b"".join(lines[:3]))
+    moefps.capture(qwen, samples, batch_tokens=12, output=tmp_path / "part", resume=True)
+    for name in ("expert_ids", "expert_weights", "fingerprints"):
+        assert (tmp_path / "part" / f"{name}.npy").read_bytes() == (tmp_path / "whole" / f"{name}.npy").read_bytes()
+
+
+def test_other_weights_or_texts_do_not_go_on_with_a_capture(qwen, samples, tmp_path):
+    half_written(qwen, samples, tmp_path / "part", batch_tokens=20)
+    how = {"batch_tokens": 20, "output": tmp_path / "part", "resume": True}
+    with pytest.raises(moefps.DumpError, match="begun with 8 samples, now there are 7"):
+        moefps.capture(qwen, samples[:-1], **how)
+    with pytest.raises(moefps.DumpError, match=r"plan\.texts"):
+        moefps.capture(qwen, [*samples[:-1], samples[-1][::-1]], **how)
+    cut = pytest.warns(moefps.CaptureWarning, match="cut")
+    with cut, pytest.raises(moefps.DumpError, match=r"plan\.max_length was null and is now 3"):
+        moefps.capture(qwen, samples, max_length=3, **how)
+    with torch.no_grad():
+        qwen.model.layers[2].mlp.experts.down_proj[5].mul_(1.01)
+    with pytest.raises(moefps.DumpError, match=r"plan\.weights"):
+        moefps.capture(qwen, samples, **how)
+
+
+def test_two_captures_of_one_model_do_not_mix(qwen, samples):
+    """Around one another, as in two threads, each would see the rows of both, and leave the other's modes behind."""
+    qwen.train()
+    refusals = []
+
+    def again(*_):
+        with pytest.raises(moefps.CaptureError, match="another capture of it is running"):
+            moefps.capture(qwen, samples[:1])
+        refusals.append(1)
+
+    alone = moefps.capture(qwen, samples)
+    handle = qwen.model.layers[1].register_forward_hook(again)
+    dump = moefps.capture(qwen, samples)
+    handle.remove()
+    assert refusals
+    np.testing.assert_array_equal(dump.expert_ids, alone.expert_ids)
+    assert all(module.training for module in qwen.modules())
+
+
+def test_a_folder_may_be_a_path(qwen, samples, tmp_path):
+    qwen.save_pretrained(tmp_path / "model")
+    dump = moefps.capture(tmp_path / "model", samples, device="cpu")
+    np.testing.assert_array_equal(dump.expert_ids, moefps.capture(qwen, samples).expert_ids)
+
+
+def test_texts_past_the_models_positions_are_said():
+    model = build_qwen(max_position_embeddings=8)
+    with pytest.warns(moefps.CaptureWarning, match="1 of 2 texts have more tokens than the 8 positions"):
+        moefps.capture(model, [[1] * 8, [1] * 9])
+    with pytest.warns(moefps.CaptureWarning, match="2 of 2 texts"):
+        moefps.capture(model, [[1] * 8, [1] * 9], generate=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -298,6 +382,11 @@ def test_an_interrupted_capture_goes_on_where_it_was(qwen, samples, tmp_path, mo
         ({"device": "cpu"}, "only for a model given by name"),
         ({"decoder_texts": [[1]]}, "decoder_texts"),
         ({"samples": pl.DataFrame({"a": [1, 2]})}, "samples: 2 rows"),
+        ({"samples": {"sample": [1]}}, "samples: the column 'sample'"),
+        ({"samples": {"n_cut": [1]}, "max_length": 9}, "samples: the column 'n_cut'"),
+        ({"seed": 1}, "seed: only for sampling"),
+        ({"texts": [{"input_ids": [1, 2], "labels": [1, 2]}]}, r"texts\[0\]: .*labels"),
+        ({"texts": [{"input_ids": [1], "decoder_input_ids": [1]}]}, r"texts\[0\]: .*decoder_texts="),
         ({"routers": ["no.such.module"]}, "matches no module"),
     ],
 )

@@ -176,6 +176,22 @@ def test_an_encoder_decoder(tokenizer):
     assert [tuple(layer.shape) for layer in states[0]] == [(1, 32), (1, 32)]
 
 
+def test_patches_of_an_image_are_no_tokens():
+    from recording.families import BY_NAME
+
+    family = BY_NAME["dots3_note"]
+    vision, text = family.image_inputs(), family.tokens(3, 5).tolist()
+    logits, outputs = hs.get_moe_router_logits_generate(family.build(), [vision, text], 3, True)
+    for sample, output, given, n_patches in zip(
+        logits, outputs, (vision["input_ids"][0].tolist(), text), (16, 0), strict=True
+    ):
+        assert output.prompt_token_ids == given
+        assert len(output.outputs[0].token_ids) == 3
+        assert None not in output.outputs[0].token_ids
+        for path, rows in sample.items():
+            assert len(rows) == (n_patches if "vision" in path else len(given) + 2)
+
+
 def test_the_summary(capsys):
     hs.print_moe_router_logits_summary({i: torch.zeros(8, 8, dtype=torch.bfloat16) for i in range(31, -1, -1)})
     lines = capsys.readouterr().out.splitlines()

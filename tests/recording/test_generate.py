@@ -60,7 +60,9 @@ def test_nothing_after_a_samples_own_end(qwen, prompts):
     ends = sorted({token for run in runs for token in run}, key=lambda token: sum(token in run for run in runs))
     end = next(token for token in ends if any(token in run[:-2] for run in runs))
     qwen.generation_config.eos_token_id = end
-    dump = moefps.capture(qwen, prompts, generate=N_NEW, batch_tokens=1000)
+    seen = []
+    dump = moefps.capture(qwen, prompts, generate=N_NEW, batch_tokens=1000, progress=lambda *at: seen.append(at))
+    assert seen[-1][0] == seen[-1][1]
     lengths = []
     for prompt, run, sample in zip(prompts, runs, dump, strict=True):
         kept = run[: run.index(end) + 1] if end in run else run
@@ -108,6 +110,46 @@ def test_an_interrupted_generation_goes_on(qwen, prompts, tmp_path):
     moefps.capture(qwen, prompts, output=tmp_path / "part", resume=True, **how)
     for name in ("expert_ids", "expert_weights", "fingerprints"):
         assert (tmp_path / "part" / f"{name}.npy").read_bytes() == (tmp_path / "whole" / f"{name}.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stop_strings", ["x"]),
+        ("stopping_criteria", [lambda ids, _: ids[:, -1] == 3]),
+        ("generation_config", None),
+        ("use_cache", False),
+        ("pad_token_id", 3),
+        ("return_dict_in_generate", True),
+    ],
+)
+def test_what_would_hide_which_positions_were_fed_is_refused(qwen, prompts, name, value):
+    value = qwen.generation_config if name == "generation_config" else value
+    with pytest.raises(moefps.ArgumentError, match=f"generate: {name}=.* cannot be captured") as error:
+        moefps.capture(qwen, prompts, generate=2, sampling={"do_sample": False, name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_a_cache_that_transformers_compiles_for(qwen, prompts):
+    """What a compiled step leaves in the hooks could be written over by the next."""
+    from transformers import CompileConfig
+
+    everywhere = CompileConfig()
+    everywhere._compile_all_devices = True
+    sampling = {"do_sample": False, "cache_implementation": "static", "compile_config": everywhere}
+    dump = moefps.capture(qwen, prompts, generate=N_NEW, sampling=sampling)
+    np.testing.assert_array_equal(dump.expert_ids, moefps.capture(qwen, prompts, generate=N_NEW).expert_ids)
+    assert not hasattr(qwen, "_compiled_call")
+
+
+def test_a_padded_prompt(qwen):
+    prompt, left = [5, 6, 7, 8], {"input_ids": [0, 0, 5, 6, 7, 8], "attention_mask": [0, 0, 1, 1, 1, 1]}
+    dump, alone = (moefps.capture(qwen, [text], generate=4) for text in (left, prompt))
+    assert dump.tokens.equals(alone.tokens)
+    np.testing.assert_array_equal(dump.expert_ids, alone.expert_ids)
+    right = {name: numbers[2:] + numbers[:2] for name, numbers in left.items()}
+    with pytest.raises(moefps.ArgumentError, match=r"texts\[0\]: ends in padding"):
+        moefps.capture(qwen, [right], generate=4)
 
 
 def test_beams_in_the_models_own_settings_are_refused(prompts):

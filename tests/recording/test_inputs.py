@@ -76,6 +76,13 @@ def test_patches_of_a_vision_tower_are_rows_of_their_own():
     assert dump.sample(0).tokens["token_id"].is_null().to_list() == (stack == "vision").tolist()
 
 
+def test_a_processors_output_without_a_batch(qwen):
+    flat = {"input_ids": [5, 6, 7, 8], "position_ids": [3, 4, 5, 6]}
+    dump = moefps.capture(qwen, [flat])
+    whole = {name: torch.tensor([numbers]) for name, numbers in flat.items()}
+    np.testing.assert_array_equal(dump.expert_weights, moefps.capture(qwen, [whole]).expert_weights)
+
+
 def test_a_decoder_is_fed_its_start_token_alone():
     family = BY_NAME["switch_transformers"]
     dump = moefps.capture(family.build(), [family.tokens(0, 5).tolist()])
@@ -150,6 +157,7 @@ class Kept:
 
     def __init__(self):
         self.samples = {}
+        self.done = np.zeros(100, dtype=np.bool_)
 
     def write(self, sample, **arrays):
         self.samples[sample] = arrays

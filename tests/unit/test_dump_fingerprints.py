@@ -115,6 +115,13 @@ def test_samples_without_a_fingerprint(tmp_path):
     assert len(zero.fingerprints("counts", drop_empty=True)) == 3
 
 
+def test_a_layer_that_no_sample_has_routing_in(tmp_path):
+    ids = np.array([[[0, 1], [-1, -1]], [[1, 2], [-1, -1]]])
+    dump = write_dump(tmp_path / "dump", expert_ids=ids, offsets=[0, 1, 2], n_experts=4)
+    refused(DataError, lambda: dump.fingerprints("counts"), r"sample 0 has no filled slot in layer 1 .*--layers")
+    assert dump.fingerprints("counts", layers=[0]).shape == (2, 1, 4)
+
+
 def test_windows(tmp_path):
     dump = write(tmp_path, offsets=[0, 3, 4])
     found = dump.fingerprint_set("counts", window=2, stride=1, layers=[0])

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import moefps
+from moefps.kernels import count_routing
 
 X = np.random.default_rng(0).dirichlet(np.ones(16), (300, 4))
 D = moefps.wasserstein_matrix(X)
+IDS = np.broadcast_to(np.arange(4, dtype=np.int16), (20_000, 2, 4))
 CALLS = {
     "matrix": lambda **how: moefps.wasserstein_matrix(X, **how),
     "matrix_float64": lambda **how: moefps.wasserstein_matrix(X, dtype="float64", **how),
@@ -29,6 +31,7 @@ CALLS = {
     "mean_distances": lambda **how: moefps.mean_distances(X, **how),
     "typicality": lambda **how: moefps.typicality(X, **how),
     "evaluate_selection": lambda **how: moefps.evaluate_selection(X, [0, 1], n_random=20, **how),
+    "count_routing": lambda **how: count_routing(IDS, n_experts=4, **how),
 }
 
 
@@ -154,10 +157,11 @@ FOLLOW = "progress=lambda done, total: steps.append(time.perf_counter())"
         f"moefps.wasserstein_matrix(X[:12000], dtype='float64', {FOLLOW})",
         f"moefps.wasserstein_cross(X, X, {FOLLOW})",
         f"moefps.mean_distances(np.broadcast_to(X[:1], (60000, 8, 256)), {FOLLOW})",
+        f"moefps.kernels.count_routing(np.broadcast_to(np.int16(1), (4000000, 96, 8)), n_experts=9, {FOLLOW})",
         # Equal samples would all be covered by the first pick.
         f"moefps.select(rng.dirichlet(np.ones(16), (20000, 8)), 20000, prune=False, {FOLLOW})",
     ],
-    ids=["matrix", "matrix_float64", "cross", "mean_distances", "select"],
+    ids=["matrix", "matrix_float64", "cross", "mean_distances", "count_routing", "select"],
 )
 def test_ctrl_c(call):
     found = interrupted(call, after=0.4 if "mean" in call else 1.0)

@@ -24,7 +24,7 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
 @click.group(
     cls=LazyGroup,
     commands_help={
-        "demo": "Show it all on data made on the spot.",
+        "demo": "Show it all on captured data that come with it.",
         "info": "Say what is in a file or a dump, and what is wrong with it.",
         "capture": "Record the routing of a model over texts, into a dump.",
         "convert": "Make a dump of another tool's trace or router logits.",

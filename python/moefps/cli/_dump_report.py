@@ -227,7 +227,8 @@ def _layers_sentence(dump: Dump, facts: Mapping[str, Any]) -> str:
     words = f"{count(dump.n_layers, 'layer')} of {experts}, top-{dump.top_k}, scoring {facts['scoring']}"
     stacks = _united(layer.stack for layer in dump.layers if layer.stack is not None)
     numbers = layers_in_words(layer.layer for layer in dump.layers)
-    words += f"; the model's layers {numbers}" + (f" of {stacks}" if stacks else "")
+    word = "layer" if len({layer.layer for layer in dump.layers}) == 1 else "layers"
+    words += f"; the model's {word} {numbers}" + (f" of {stacks}" if stacks else "")
     if facts["passive_experts"]:
         words += f"; {count(facts['passive_experts'], 'passive expert')} at the end"
     return words + ("; weights may be negative" if facts["signed_weights"] else "")

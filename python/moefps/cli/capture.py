@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,7 @@ from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, parse_numbers, progress_options
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count, duration, emit_record
-from moefps.errors import ArgumentError, CaptureError, CaptureWarning
+from moefps.errors import ArgumentError, CaptureError, CaptureWarning, MoefpsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,8 +58,8 @@ _NO_MOE = "the model has no MoE layer"
 )
 @click.option("--generate", type=click.IntRange(min=1), metavar="n", help="Generate n new tokens, and record them too.")
 @click.option("--sample", is_flag=True, help="Generate by sampling; greedy when not given.")
-@click.option("--temperature", type=float, metavar="t", help="For --sample.")
-@click.option("--top-p", type=float, metavar="p", help="For --sample.")
+@click.option("--temperature", type=click.FloatRange(0, min_open=True), metavar="t", help="For --sample.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="p", help="For --sample.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="n", help="For --sample.")
 @click.option(
     "--dtype",
@@ -122,6 +123,7 @@ def capture(
     words = {"texts": read.source, "samples": read.source, "model": model, "decoder_texts": read.source}
     started, clock = time.perf_counter(), _Clock()
     with (
+        _says_how_to_go_on(output),
         in_words_of_the_command(None, **words, **_OPTIONS),
         _no_moe_is_an_error(model),
         progress_on_stderr("capturing", show_progress=show_progress, quiet=quiet) as progress,
@@ -216,6 +218,22 @@ def _no_moe_is_an_error(model: str) -> Iterator[None]:
             yield
         except CaptureWarning as warning:
             raise CaptureError(f"{model}: has no MoE layer, so there is no routing to record") from warning
+
+
+@contextmanager
+def _says_how_to_go_on(output: str) -> Iterator[None]:
+    """After Ctrl-C or SIGTERM, say that what is written is not lost."""
+    from moefps.io.dump import resumable_header
+
+    try:
+        yield
+    except BaseException as error:
+        with suppress(MoefpsError):
+            if not isinstance(error, Exception) and resumable_header(output) is not None:
+                # The terminal has just printed ^C on this line.
+                start = "\n" if sys.stderr.isatty() else ""
+                click.echo(f"{start}{output}: is half-written; the same command with --resume goes on", err=True)
+        raise
 
 
 class _Clock:

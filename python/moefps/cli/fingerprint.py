@@ -11,7 +11,7 @@ from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import dump_options, format_option, parse_numbers, progress_options
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count, emit_record
-from moefps.errors import DumpError
+from moefps.errors import DataError, DumpError
 
 if TYPE_CHECKING:
     from moefps.io.dump import FingerprintSet
@@ -76,6 +76,8 @@ def fingerprint(
         if not opened.layers:
             raise DumpError(f"{dump}: has no MoE layer, so there are no fingerprints")
         found = opened.fingerprint_set(layers=numbers, progress=progress or False, **wanted)
+        if found.n_dropped and not len(found.array):
+            raise DataError(f"{dump}: no sample has a fingerprint in all of the layers; --layers chooses among them")
     with atomic_file(output, overwrite=overwrite) as file:
         np.save(file, found.array, allow_pickle=False)
     if table is not None:

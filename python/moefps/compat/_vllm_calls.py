@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from moefps.errors import ArgumentError, CaptureError
 
 if TYPE_CHECKING:
+    import polars as pl
     from torch import Tensor
 
     from moefps.io.dump import Dump
@@ -84,7 +86,8 @@ def capture_for(
 
     loading = {name: options[name] for name in _LOADING if name in options}
     running = {name: options[name] for name in _RUNNING if name in options}
-    if isinstance(model, str):
+    if isinstance(model, str | os.PathLike):
+        model = os.fspath(model)
         common = {name: loading[name] for name in ("revision", "trust_remote_code") if name in loading}
         is_text = any(isinstance(text, str) for text in texts)
         tokenizer = tokenizer or (load_tokenizer(model, **common) if is_text or generate else None)
@@ -150,19 +153,24 @@ def _outputs(dump: Dump, texts: Sequence[Any], tokenizer: Any, *, is_generating:
         rows = sample.tokens
         if rows is None:
             raise CaptureError("the capture has no table of tokens, so what was fed is not known")
-        is_new = rows["generated"].to_numpy() if is_generating else None
-        n_given = rows.height if is_new is None else rows.height - int(is_new.sum())
-        given = rows[:n_given]
-        if "stack" in rows.columns:
-            given = given.filter(given["stack"] != "decoder")
+        fed = _of_stack(rows, "decoder")
         made = []
         if is_generating:
-            new_ids = rows["next_token_id"][n_given - 1 :].to_list()
+            # After the last token that was given comes the first that was made.
+            new_ids = fed["next_token_id"][fed.height - int(fed["generated"].sum()) - 1 :].to_list()
             words = tokenizer.decode(new_ids, skip_special_tokens=True) if tokenizer is not None else ""
             made = [CompletionOutput(0, words, new_ids)]
+        given = _of_stack(rows, "encoder")
+        given = fed if not given.height else given
+        given = given.filter(~given["generated"]) if is_generating else given
         prompt = text if isinstance(text, str) else None
         outputs.append(RequestOutput(str(i), prompt, given["token_id"].to_list(), made))
     return outputs
+
+
+def _of_stack(rows: pl.DataFrame, stack: str) -> pl.DataFrame:
+    """Take the tokens of one stack; where there is only one, all."""
+    return rows.filter(rows["stack"].cast(str) == stack) if "stack" in rows.columns else rows
 
 
 def logits_by_layer(dump: Dump, *, split_by_samples: bool) -> Any:
@@ -179,8 +187,9 @@ def logits_by_layer(dump: Dump, *, split_by_samples: bool) -> Any:
         of_sample = {}
         for layer, (key, view) in zip(dump.layers, views.items(), strict=True):
             rows = view[start:stop]
-            if stacks is not None and layer.stack in {"encoder", "decoder"}:
-                rows = rows[stacks[start:stop] == layer.stack]
+            if stacks is not None:
+                # Beside a vision tower, the layers that read text have no stack named.
+                rows = rows[stacks[start:stop] == (layer.stack or "decoder")]
             of_sample[key] = as_tensor(rows, dump)
         found.append(of_sample)
     return found if split_by_samples else found[0]

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "encode_samples"]
 
+# What a processor may give that a capture makes itself, or has no use for.
+_NOT_TAKEN = {
+    "decoder_input_ids": "decoder_texts=, a text or token ids for each sample",
+    "labels": "one without them, as nothing is trained",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -111,7 +117,7 @@ def encode_samples(
         inputs = _processor_inputs(text, name) if isinstance(text, Mapping) else None
         if inputs is not None:
             # Cutting would part placeholders from their images, so the user does that in the processor.
-            ids, n_cut = inputs["input_ids"][0][_attended(inputs)], 0
+            ids, n_cut = _attended_ids(inputs, name, answer=answer), 0
         else:
             ids = _token_ids(text, tokenizer, name, chat=chat, answer=answer)
             n_cut = 0 if max_length is None else max(0, len(ids) - max_length)
@@ -179,28 +185,43 @@ def _processor_inputs(inputs: Mapping[str, Any], name: str) -> dict[str, Any]:
     if "input_ids" not in inputs:
         found = ", ".join(inputs) or "nothing"
         raise ArgumentError(f"{name}: a processor's output with {found}; accepted: one with input_ids")
-    taken: dict[str, Any] = {}
-    for key, value in inputs.items():
-        tensor = torch.from_numpy(np.asarray(value)) if isinstance(value, np.ndarray | list) else value
-        taken[key] = tensor
+    for key, way in _NOT_TAKEN.items():
+        if inputs.get(key) is not None:
+            raise ArgumentError(f"{name}: a processor's output with {key}; accepted: {way}")
+    taken = {key: _tensor(value) for key, value in inputs.items() if key not in _NOT_TAKEN}
     ids = taken["input_ids"]
     if not isinstance(ids, Tensor) or ids.ndim not in {1, 2} or (ids.ndim == 2 and ids.shape[0] != 1):
         shape = tuple(ids.shape) if isinstance(ids, Tensor) else _kind(ids)
         raise ArgumentError(f"{name}: input_ids is {shape}; accepted: [n] or [1, n], one sample an entry")
     if ids.ndim == 1:
-        for key in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
-            if isinstance(taken.get(key), Tensor) and taken[key].ndim == 1:
-                taken[key] = taken[key][None]
+        for key, value in taken.items():
+            if isinstance(value, Tensor) and value.shape == ids.shape:
+                taken[key] = value[None]
     taken["input_ids"] = taken["input_ids"].to(torch.int64)
     return taken
 
 
-def _attended(inputs: Mapping[str, Any]) -> Tensor:
-    """Tell which positions of a processor's output are no padding."""
+def _tensor(value: Any) -> Any:
+    """Give numbers as a tensor, and anything else as it is."""
+    if not isinstance(value, np.ndarray | list):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return value
+    return torch.from_numpy(array) if array.dtype.kind in "biuf" else value
+
+
+def _attended_ids(inputs: Mapping[str, Any], name: str, *, answer: bool) -> Tensor:
+    """Give the tokens of a processor's output without its padding."""
+    ids: Tensor = inputs["input_ids"][0]
     mask = inputs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.shape == inputs["input_ids"].shape:
-        return mask[0].bool()
-    return torch.ones(inputs["input_ids"].shape[1], dtype=torch.bool)
+    if not isinstance(mask, Tensor) or mask.shape != (1, len(ids)):
+        return ids
+    attended = mask[0].bool()
+    if answer and len(ids) and not bool(attended[-1]):
+        raise ArgumentError(f"{name}: ends in padding, and new tokens go on from there; pad on the left")
+    return ids[attended]
 
 
 def _check_ids(ids: Tensor, vocabulary: int | None, name: str) -> None:

@@ -26,8 +26,19 @@ _REFUSED = {
     "assistant_early_exit": "drafted tokens are fed more than once",
     "penalty_alpha": "contrastive search feeds candidates",
     "dola_layers": "DoLa decodes with other layers",
+    "stop_strings": "a sample that they end is padded, and nothing says where",
+}
+# What a capture sets itself, so that it knows which positions were fed.
+_SET = {
     "max_new_tokens": "the number of new tokens is set by generate=",
     "max_length": "the number of new tokens is set by generate=",
+    "stopping_criteria": "a sample that they end is padded, and nothing says where",
+    "generation_config": "its settings are given one by one",
+    "inputs": "the samples are the prompts",
+    "inputs_embeds": "the samples are the prompts",
+    "use_cache": "each position is fed once, which needs the cache",
+    "pad_token_id": "it is the tokenizer's or the model's",
+    "return_dict_in_generate": "only tokens are taken",
 }
 
 
@@ -67,12 +78,12 @@ def check_sampling(sampling: Mapping[str, Any] | None, model: PreTrainedModel) -
     """
     asked = dict(sampling or {})
     own = model.generation_config
-    for name, reason in _REFUSED.items():
-        found = asked.get(name, None if name.startswith("max_") else getattr(own, name, None))
-        if found not in {None, 1, False}:
-            raise ArgumentError(
-                f"generate: {name}={found!r} cannot be captured: {reason}; accepted: greedy or sampling"
-            )
+    for name, reason in (_REFUSED | _SET).items():
+        found = asked.get(name, getattr(own, name, None) if name in _REFUSED else None)
+        # One sequence a sample is what is captured.
+        if found is not None and not (name in _REFUSED and (found is False or found == 1)):
+            shown = " ".join(repr(found).split())[:60]
+            raise ArgumentError(f"generate: {name}={shown} cannot be captured: {reason}; accepted: greedy or sampling")
     if sampling is None:
         # A model's own settings for sampling would make transformers warn that greedy search leaves them unused.
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "min_p": None, "typical_p": None}
@@ -112,7 +123,9 @@ def generate_batch(
         use_cache=True,
         return_dict_in_generate=False,
         pad_token_id=pad_id,
-        **arguments,
+        # With a static cache, transformers compiles every step into a CUDA graph, which writes over the tensors that
+        # the hooks keep.
+        **{"disable_compile": True, **arguments},
     ).cpu()
     prompt = batch.inputs["decoder_input_ids" if is_pair else "input_ids"]
     start = prompt.shape[1]

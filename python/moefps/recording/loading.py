@@ -58,8 +58,8 @@ def load_model(
         raise ArgumentError("device, device_map and tp_plan: only one of them says where the model goes")
     if device is None and device_map is None and tp_plan is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError(f"device: got {device!r}, and torch sees no GPU; accepted: cpu")
+    if device is not None:
+        _check_device(device)
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(name, **common)
@@ -67,9 +67,9 @@ def load_model(
         model = _auto_class(config, trust_remote_code=trust_remote_code).from_pretrained(
             name, dtype=_DTYPES[dtype], **common, **placing
         )
+        return model if device is None else model.to(device)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise ArgumentError(f"{name}: cannot be loaded: {_reason(error)}") from error
-    return model if device is None else model.to(device)
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -80,6 +80,15 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise ArgumentError(f"{name}: its tokenizer cannot be loaded: {_reason(error)}") from error
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ArgumentError(f"device: got {device!r}; accepted: cpu, cuda, cuda:1, …") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(f"device: got {device!r}, and torch sees no GPU; accepted: cpu")
 
 
 def _auto_class(config: Any, *, trust_remote_code: bool) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moefps.errors import ArgumentError, CaptureWarning
+from moefps.io.dump.user_tables import check_sample_columns
 from moefps.recording.batching import DECODER, ENCODER, VISION, plan_batches
 from moefps.recording.collecting import HiddenTap
 from moefps.recording.encoding import Encoded, encode_samples
@@ -20,14 +21,12 @@ from moefps.recording.generating import check_sampling
 from moefps.recording.routers import Router, find_routers, neutral_length, one_by_one_reason
 from moefps.recording.scoring import has_full_probabilities
 from moefps.recording.specs import RouterSpec
-from moefps.recording.state import hidden_taps, plain_module
+from moefps.recording.state import hidden_taps, plain_module, weights_digest
 
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["Plan", "make_plan", "sample_table"]
-
-KINDS = ("probs", "weights", "counts")
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,13 @@ def make_plan(
         seed=seed,
         pad_id=_pad_id(inner, tokenizer),
         settings={
-            "tokens": _digest(encoded),
             "batch_tokens": batch_tokens,
             "max_length": max_length,
             "generate": generate,
             "sampling": None if sampling is None else json.dumps(dict(sampling), sort_keys=True, default=str),
             "seed": seed,
+            "weights": weights_digest(inner),
+            "texts": _digest(encoded),
         },
         reason_alone=reason_alone,
     )
@@ -176,10 +176,28 @@ def _encode(
     n_cut = sum(sample.n_cut > 0 for sample in encoded)
     if n_cut:
         warnings.warn(f"max_length={max_length} cut {n_cut:,} of {len(encoded):,} texts", CaptureWarning, stacklevel=3)
+    _warn_of_long_texts(model, encoded, max(0, generate - 1))
     vision = next((router for router in routers if router.stack == VISION), None)
     if vision is None:
         return encoded
     return [_with_patches(sample, vision) for sample in encoded]
+
+
+def _warn_of_long_texts(model: Any, encoded: Sequence[Encoded], n_more: int) -> None:
+    """Say where a model is fed more positions than it was made for: it may go on, and routes at random."""
+    try:
+        limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    # Configurations that differ from layer to layer, or have several texts, do not say it in one number.
+    except (AttributeError, RuntimeError, ValueError):
+        return
+    n_long = sum(len(sample.input_ids) + n_more > limit for sample in encoded) if isinstance(limit, int) else 0
+    if n_long:
+        warnings.warn(
+            f"{n_long:,} of {len(encoded):,} texts have more tokens than the {limit:,} positions of the model; "
+            "max_length= (--max-length) cuts them",
+            CaptureWarning,
+            stacklevel=4,
+        )
 
 
 def _with_patches(sample: Encoded, router: Router) -> Encoded:
@@ -215,19 +233,20 @@ def _digest(encoded: Sequence[Encoded]) -> str:
             if isinstance(tensor, Tensor):
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def sample_table(
-    samples: pl.DataFrame | None, texts: Sequence[Any], encoded: Sequence[Encoded], *, cut: bool
+    samples: pl.DataFrame | Mapping[str, Any] | None, texts: Sequence[Any], encoded: Sequence[Encoded], *, cut: bool
 ) -> pl.DataFrame | None:
     """Put the user's columns, the texts and what was cut into one table."""
     import polars as pl
 
-    if samples is not None and samples.height != len(encoded):
-        raise ArgumentError(f"samples: got {samples.height:,} rows, expected one for each of {len(encoded):,} texts")
-    table = pl.DataFrame() if samples is None else samples
+    given = check_sample_columns(samples, len(encoded))
+    table = pl.DataFrame() if given is None else given
     columns = {}
+    if cut and "n_cut" in table.columns:
+        raise ArgumentError("samples: the column 'n_cut' is one that max_length makes; accepted: other names")
     if "text" not in table.columns and all(isinstance(text, str) for text in texts):
         columns["text"] = pl.Series("text", list(texts), dtype=pl.String)
     if cut:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from moefps.errors import ArgumentError, FileError
 from moefps.io.dump.folders import destination
+from moefps.io.dump.manifest import KINDS
 from moefps.recording.loading import load_model, load_tokenizer
-from moefps.recording.planning import KINDS, make_plan, sample_table
+from moefps.recording.planning import make_plan, sample_table
 from moefps.recording.running import run_plan
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def capture(
     *,
     tokenizer: Any = None,
     output: PathLike | None = None,
-    samples: pl.DataFrame | None = None,
+    samples: pl.DataFrame | Mapping[str, Any] | None = None,
     decoder_texts: Sequence[Any] | None = None,
     kind: str | None = None,
     logits: bool = False,
@@ -64,7 +65,7 @@ def capture(
 
     Parameters
     ----------
-    model : PreTrainedModel, or str
+    model : PreTrainedModel, str or path
         A model of transformers, or the folder or hub name to load one from. It is left as it was found.
     texts : sequence
         A text, a sequence of token ids, a list of chat messages (with `chat`), or a processor's output with batch size
@@ -73,7 +74,7 @@ def capture(
         Needed for texts where `model` is not a name.
     output : path, optional
         The dump's folder. When not given, a temporary one that is removed with the object that is returned.
-    samples : polars.DataFrame, optional
+    samples : polars.DataFrame or mapping, optional
         Columns of your own to keep, a row a sample.
     decoder_texts : sequence, optional
         For an encoder-decoder: what its decoder reads after the start token; only the start token when not given.
@@ -100,7 +101,7 @@ def capture(
     chat : bool
         True applies the tokenizer's chat template.
     batch_tokens : int
-        Most positions of a batch, padding included.
+        Most positions of a batch, padding and tokens to generate included; a longer sample is run by itself.
     max_length : int, optional
         Most tokens of a text; the rest is cut off, and counted in the column ``n_cut`` of the samples.
     dtype, device, device_map, tp_plan, revision, trust_remote_code
@@ -150,10 +151,11 @@ def capture(
     >>> dump.n_samples, dump.n_tokens, dump.expert_ids.shape
     (2, 5, (5, 2, 2))
     """
-    _check_arguments(kind, generate, sampling, output, resume=resume, overwrite=overwrite)
+    _check_arguments(kind, generate, sampling, seed, output, resume=resume, overwrite=overwrite)
     if output is not None:
         _check_output(output, resume=resume, overwrite=overwrite)
-    if isinstance(model, str):
+    if isinstance(model, str | os.PathLike):
+        model = os.fspath(model)
         tokenizer = tokenizer or _tokenizer_for(model, texts, revision=revision, trust_remote_code=trust_remote_code)
         model = load_model(
             model,
@@ -201,6 +203,7 @@ def _check_arguments(
     kind: str | None,
     generate: int,
     sampling: Mapping[str, Any] | None,
+    seed: int | None,
     output: PathLike | None,
     *,
     resume: bool,
@@ -212,6 +215,8 @@ def _check_arguments(
         raise ArgumentError(f"generate: got {generate}; accepted: the number of new tokens, 0 for none")
     if sampling is not None and not generate:
         raise ArgumentError("sampling: only for generate=N")
+    if seed is not None and sampling is None:
+        raise ArgumentError("seed: only for sampling=...; nothing else is drawn at random")
     if resume and output is None:
         raise ArgumentError("resume: needs output=, the dump to go on with")
     if resume and overwrite:

@@ -110,7 +110,7 @@ def _run_batches(
                 writer.finish()
             else:
                 writer.close()
-    written.show()
+    written.end()
 
 
 class _Counter:
@@ -127,6 +127,11 @@ class _Counter:
     def show(self) -> None:
         if self._report is not None:
             self._report(min(self._done, self._total), self._total)
+
+    def end(self) -> None:
+        # Samples that stopped early have fewer rows than they might have had.
+        self._done = self._total
+        self.show()
 
 
 def _rows_done(plan: Plan, writer: DumpWriter) -> int:

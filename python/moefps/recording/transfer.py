@@ -196,6 +196,9 @@ class Transfer:
         assert self._writer is not None  # noqa: S101 (send queues nothing without)
         arrays = _BatchArrays(job, self._header)
         for b, sample in enumerate(job.batch.samples):
+            if self._writer.done[sample]:
+                # The run that this one goes on with was stopped in the middle of the batch.
+                continue
             rows = job.rows[b]
             self._writer.write(
                 sample,

@@ -3,6 +3,7 @@
 
 mod array;
 mod call;
+mod count;
 mod distance;
 mod error;
 mod selection;
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 /// The Rust kernels of moefps. Use them through `moefps` or `moefps.kernels`.
 #[pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use super::count::count_routing;
     #[pymodule_export]
     use super::distance::{mean_distances, wasserstein_cross, wasserstein_matrix};
     #[pymodule_export]

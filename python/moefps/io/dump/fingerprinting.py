@@ -368,10 +368,13 @@ def _empty_message(dump: Dump, spans: Spans, empty: npt.NDArray[np.bool_], chose
     layer = dump.layers[int(chosen[column])]
     first = int(dump.token_starts[spans.sample[row]] + spans.offset[row])
     ids = dump.expert_ids[first : first + int(spans.length[row]), layer.index]
+    advice = "samples that have one, or drop_empty=True (--drop-empty) to leave it out"
+    if empty.any(axis=1).all():
+        advice = "layers= (moefps fingerprint --layers), as no sample has a fingerprint in all of them"
     lacks = "no filled slot" if not (ids >= 0).any() else f"no token with {kind} that have a sum"
     return (
         f"{dump.path}: {_span_name(dump, spans, row)} has {lacks} in layer {layer.index} ({layer.path}), so it has no "
-        "fingerprint; accepted: samples that have one, or drop_empty=True (--drop-empty) to leave it out"
+        f"fingerprint; accepted: {advice}"
     )
 
 

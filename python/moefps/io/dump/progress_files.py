@@ -71,13 +71,13 @@ def check_same(
     import polars as pl
 
     advice = "go on with what it was begun with, or pass --overwrite"
+    old = _read_capacities(folder)
+    if len(old) != len(capacities):
+        raise DumpError(f"{name}: was begun with {len(old):,} samples, now there are {len(capacities):,}; {advice}")
     before = _read_header(folder)
     difference = strict_json.first_difference(before, header_to_json(header, before["manifest"]["created"]))
     if difference is not None:
         raise DumpError(f"{name}: {difference.removeprefix('manifest.')}; {advice}")
-    old = _read_capacities(folder)
-    if len(old) != len(capacities):
-        raise DumpError(f"{name}: was begun with {len(old):,} samples, now there are {len(capacities):,}; {advice}")
     if not np.array_equal(old, capacities):
         i = int(np.argmax(old != capacities))
         raise DumpError(f"{name}: sample {i} was to have {old[i]:,} tokens, now {capacities[i]:,}; {advice}")
