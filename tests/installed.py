@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         if home / "venv" not in package.parents:
             sys.stderr.write(f"error: moefps was imported from {package}, not from the wheel\n")
             return 1
-        without = (f"--ignore={CAPTURE_TESTS}", f"--ignore={package / 'recording'}")
+        without = [f"--ignore={folder}" for folder in (CAPTURE_TESTS, package / "recording", package / "compat")]
         what = KERNEL_TESTS if kernels_only else ("tests", str(package), *without)
         command = [str(binaries / "pytest"), "-c", "pyproject.toml", *what, *arguments[1:]]
         return subprocess.run(command, check=False, env=environment, cwd=away).returncode

@@ -134,7 +134,8 @@ def test_models_that_are_not_there(name, message, monkeypatch):
 
 
 def test_a_model_with_code_of_its_own(glacier, tmp_path):
-    folder = tmp_path / "glacier"
+    # The folder's name is that of the module which transformers makes of the code, and keeps.
+    folder = tmp_path / "saved" / REMOTE.name
     glacier.save_pretrained(folder)
     for file in REMOTE.glob("*.py"):
         shutil.copy(file, folder)

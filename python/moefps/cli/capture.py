@@ -118,7 +118,9 @@ def capture(
     read = read_texts(texts, text_field=text_field, chat=chat)
     # Only now: torch takes seconds to import.
     from moefps.recording import capture as run
+    from moefps.recording import check_extra
 
+    check_extra()
     _keep_quiet()
     words = {"texts": read.source, "samples": read.source, "model": model, "decoder_texts": read.source}
     started, clock = time.perf_counter(), _Clock()

@@ -81,7 +81,9 @@ def capture_for(
     sampling, seed = _check_options(model, options, is_generating=generate > 0)
     _check_texts(texts)
     # Importing torch takes seconds, and what is wrong with the call is said before.
-    from moefps.recording import capture
+    from moefps.recording import capture, check_extra
+
+    check_extra()
     from moefps.recording.loading import load_model, load_tokenizer
 
     loading = {name: options[name] for name in _LOADING if name in options}

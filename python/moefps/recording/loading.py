@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,7 +64,7 @@ def load_model(
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(name, **common)
-        placing = {"device_map": device_map} if device_map is not None else {"tp_plan": tp_plan} if tp_plan else {}
+        placing = {"device_map": device_map} if device_map is not None else _parallel(tp_plan)
         model = _auto_class(config, trust_remote_code=trust_remote_code).from_pretrained(
             name, dtype=_DTYPES[dtype], **common, **placing
         )
@@ -80,6 +81,17 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise ArgumentError(f"{name}: its tokenizer cannot be loaded: {_reason(error)}") from error
+
+
+def _parallel(tp_plan: str | None) -> dict[str, Any]:
+    """Ask for tensor parallelism as this release of transformers wants it."""
+    if tp_plan is None:
+        return {}
+    from transformers.distributed import DistributedConfig
+
+    if "tp_plan" not in inspect.signature(DistributedConfig).parameters:
+        return {"tp_plan": tp_plan}
+    return {"distributed_config": DistributedConfig(tp_plan=tp_plan)}
 
 
 def _check_device(device: str) -> None:

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moefps.errors import ArgumentError, FileError
+from moefps.errors import ArgumentError, FileError, MissingExtraError
+from moefps.io.atomic import check_destination
 from moefps.io.dump.folders import destination
 from moefps.io.dump.manifest import KINDS
-from moefps.recording.loading import load_model, load_tokenizer
-from moefps.recording.planning import make_plan, sample_table
-from moefps.recording.running import run_plan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from moefps.io.dump import Dump
     from moefps.recording.specs import RouterSpec
 
-__all__ = ["capture"]
+__all__ = ["capture", "check_extra"]
 
 
 def capture(
@@ -151,6 +149,11 @@ def capture(
     >>> dump.n_samples, dump.n_tokens, dump.expert_ids.shape
     (2, 5, (5, 2, 2))
     """
+    check_extra()
+    from moefps.recording.loading import load_model
+    from moefps.recording.planning import make_plan, sample_table
+    from moefps.recording.running import run_plan
+
     _check_arguments(kind, generate, sampling, seed, output, resume=resume, overwrite=overwrite)
     if output is not None:
         _check_output(output, resume=resume, overwrite=overwrite)
@@ -199,6 +202,17 @@ def capture(
     return dump
 
 
+def check_extra() -> None:
+    """Raise `MissingExtraError`, which says what to install, where torch or transformers is missing."""
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"capture needs {error.name}, which is not installed; run: pip install 'moefps[capture]'"
+        ) from error
+
+
 def _check_arguments(
     kind: str | None,
     generate: int,
@@ -226,6 +240,9 @@ def _check_arguments(
 def _check_output(output: PathLike, *, resume: bool, overwrite: bool) -> None:
     """Refuse before a model is loaded what the writer would refuse after it has run."""
     place = destination(output)
+    if not place.is_there:
+        # A folder is made where a file could be.
+        check_destination(output)
     if place.manifest is None or overwrite:
         return
     if place.manifest.state == "complete":
@@ -237,6 +254,8 @@ def _check_output(output: PathLike, *, resume: bool, overwrite: bool) -> None:
 
 def _tokenizer_for(model: str, texts: Any, *, revision: str | None, trust_remote_code: bool) -> Any:
     """Load the model's own tokenizer where a sample needs one."""
+    from moefps.recording.loading import load_tokenizer
+
     is_text = isinstance(texts, Sequence) and any(
         isinstance(text, str) or (isinstance(text, Sequence) and any(isinstance(turn, Mapping) for turn in text))
         for text in texts

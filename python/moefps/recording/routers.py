@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from moefps.errors import ArgumentError, CaptureError
+from moefps.recording.named import named_form
 from moefps.recording.neutrality import neutral_length, one_by_one_reason
 from moefps.recording.readings import Emit, Form, Reading, Site, attach_beside_experts, exception_for
 from moefps.recording.scoring import scoring_of
@@ -156,7 +157,7 @@ def find_routers(model: nn.Module, named: Sequence[RouterSpec] = ()) -> list[Rou
         spec = next((spec for spec in named if spec.matches(site.path, site.module)), None)
         if spec is not None:
             unmatched.discard(spec.target)
-            found.append((site, spec.form(site.module), spec.layer_number(site.path)))
+            found.append((site, named_form(spec, site.module), spec.layer_number(site.path)))
         elif _is_router(site, declared):
             # jamba's routers were plain linear maps once.
             usual = Form(attach_beside_experts) if type(site.module) is nn.Linear else Form()

@@ -54,7 +54,8 @@ def run_plan(
     """
     if not plan.routers:
         warnings.warn("the model has no MoE layer: the dump has tokens and no routing", CaptureWarning, stacklevel=3)
-    is_writer = _writes(plan.model)
+    is_shared = _is_shared(plan.model)
+    is_writer = not is_shared or torch.distributed.get_rank() == 0
     with ExitStack() as stack:
         stack.enter_context(left_as_found(plan.model))
         stack.enter_context(torch.no_grad())
@@ -63,7 +64,7 @@ def run_plan(
             Collector(plan.routers, plan.taps, kind=plan.kind, keep_logits=plan.keep_logits)
         )
         _run_batches(plan, collector, output, table, report, is_writer=is_writer, resume=resume, overwrite=overwrite)
-    if not is_writer or torch.distributed.is_initialized():
+    if is_shared:
         torch.distributed.barrier()
     return open_dump(output)
 
@@ -240,11 +241,10 @@ def _seeded(seed: int | None, number: int) -> Iterator[None]:
         yield
 
 
-def _writes(model: Any) -> bool:
-    """Tell whether this process writes: under tensor parallelism only the first does."""
+def _is_shared(model: Any) -> bool:
+    """Tell whether several processes run one model together; then all capture, and the first one writes."""
     inner = plain_module(model)
-    is_parallel = (getattr(inner, "tp_size", None) or 1) > 1
-    return not is_parallel or torch.distributed.get_rank() == 0
+    return any((getattr(inner, name, None) or 1) > 1 for name in ("tp_size", "fsdp_size"))
 
 
 def _open_writer(

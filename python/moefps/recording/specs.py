@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from moefps.errors import ArgumentError
+from moefps.io.dump.manifest import SCORINGS
 
-from moefps.errors import ArgumentError, CaptureError
-from moefps.recording.readings import Emit, Form, Site, describe, reading
-from moefps.recording.scoring import check_scoring, scoring_of
+if TYPE_CHECKING:
+    from torch import nn
 
-__all__ = ["RouterSpec"]
+__all__ = ["OUTPUTS", "RouterSpec"]
 
 OUTPUTS = ("logits", "weights", "ids")
 
@@ -61,8 +60,8 @@ class RouterSpec:
     def __post_init__(self) -> None:
         if not self.target:
             raise ArgumentError("router: the target is empty; accepted: a module path, with * for a part, or a class")
-        if self.scoring is not None:
-            check_scoring(self.scoring)
+        if self.scoring is not None and self.scoring not in SCORINGS:
+            raise ArgumentError(f"scoring={self.scoring!r} is not known; accepted: {', '.join(SCORINGS)}")
         if self.logits is self.weights is self.ids is None and self.top_k is None:
             for index, name in enumerate(OUTPUTS):
                 object.__setattr__(self, name, index)
@@ -123,44 +122,6 @@ class RouterSpec:
         """Tell whether a module is meant."""
         return type(module).__name__ == self.target or self._pattern().fullmatch(path) is not None
 
-    def form(self, module: nn.Module) -> Form:
-        """Say how a module is read that this names.
-
-        Raises
-        ------
-        ArgumentError
-            Weights must be computed, and nothing says by which scoring.
-        """
-        scoring = self.scoring or scoring_of(module)
-        if self.weights is None and scoring == "other":
-            raise ArgumentError(
-                f"router {self.target!r}: no output of weights; then scoring= must say how they come from the logits"
-            )
-
-        def attach(site: Site, emit: Emit) -> list[RemovableHandle]:
-            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-                logits, weights, ids = (self._output(site, output, name) for name in OUTPUTS)
-                if ids is None:
-                    ids = logits.topk(self.top_k, dim=-1).indices
-                if weights is None:
-                    weights = _chosen(logits, ids, scoring)
-                if not ids.shape == weights.shape or (logits is not None and logits.shape[:-1] != ids.shape[:-1]):
-                    raise CaptureError(
-                        f"{site.path}: logits, weights and ids of router {self.target!r} do not fit together: "
-                        f"{describe((logits, weights, ids))}; accepted: [n, E], [n, k] and [n, k]"
-                    )
-                emit(reading(ids, weights, logits))
-
-            return [site.module.register_forward_hook(hook)]
-
-        top_k = self.top_k
-        return Form(
-            attach,
-            scoring=scoring,
-            top_k=None if top_k is None else lambda _: top_k,
-            derived=self.ids is None,
-        )
-
     def layer_number(self, path: str) -> int | None:
         """Read the layer number from a module path, by this router's own expression.
 
@@ -176,39 +137,8 @@ class RouterSpec:
             raise ArgumentError(f"router {self.target!r}: layer={self.layer!r} finds no number in {path!r}")
         return int(match.group(1))
 
-    def _output(self, site: Site, output: Any, name: str) -> Any:
-        """Pick one of the outputs."""
-        index: int | None = getattr(self, name)
-        if index is None:
-            return None
-        parts = output if isinstance(output, (tuple, list)) else (output,)
-        if index >= len(parts):
-            raise CaptureError(
-                f"{site.path}: {name}={index} of router {self.target!r}; the module returned {describe(output)}"
-            )
-        part = parts[index]
-        if not isinstance(part, Tensor) or part.ndim < 2 or part.is_floating_point() == (name == "ids"):
-            raise CaptureError(
-                f"{site.path}: {name}={index} of router {self.target!r} is {describe(part)}; "
-                f"accepted: a tensor of {'whole' if name == 'ids' else 'floating point'} numbers, a row a token"
-            )
-        return part
-
     def _pattern(self) -> re.Pattern[str]:
         """Turn the target into a regular expression for paths."""
         words = {"**": ".*", "*": r"[^.]+"}
         parts = re.split(r"(\*\*|\*)", self.target)
         return re.compile("".join(words.get(part) or re.escape(part) for part in parts))
-
-
-def _chosen(logits: Tensor, ids: Tensor, scoring: str) -> Tensor:
-    """Compute the weights of the chosen experts, where a model does not hand them out."""
-    scores = logits.float()
-    if scoring == "softmax":
-        return scores.softmax(-1).gather(-1, ids)
-    chosen = scores.gather(-1, ids)
-    if scoring == "softmax_topk":
-        return chosen.softmax(-1)
-    if scoring == "sigmoid":
-        return chosen.sigmoid()
-    return chosen if scoring == "probabilities" else nn.functional.softplus(chosen).sqrt()
