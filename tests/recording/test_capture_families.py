@@ -104,4 +104,6 @@ def test_generation_is_a_forward_over_the_same_tokens(family):
         assert (np.asarray(generated.expert_ids) != np.asarray(read.expert_ids)).any()
     else:
         np.testing.assert_array_equal(generated.expert_ids, read.expert_ids)
-        np.testing.assert_allclose(generated.expert_weights, read.expert_weights, atol=3e-4)
+        # The state-space layers of nemotron_h add up in another order step by step.
+        tolerance = 3e-4 if family.name == "nemotron_h" else 5e-5
+        np.testing.assert_allclose(generated.expert_weights, read.expert_weights, atol=tolerance)
