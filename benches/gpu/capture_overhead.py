@@ -28,7 +28,7 @@ from torch import nn
 import moefps
 
 SAMPLES, TOKENS = 8, 1024
-FEW, MANY = 2, 22
+FEW, MANY = 12, 42
 PROMPT, NEW = 128, 64
 
 

@@ -2,6 +2,9 @@
 
 Blocks are copied to pinned memory on a stream of their own, and a thread that waits for the copies cuts them into
 samples and writes them. The model goes on meanwhile; it is held up only where the disk is slower than the model.
+
+A copy begins when the next batch has been launched. A forward asks the device small questions as it starts (is any
+token masked?), and the answers would queue behind the copy, with the launches waiting for them.
 """
 
 from __future__ import annotations
@@ -64,6 +67,16 @@ class SampleRows:
 
 
 @dataclass(frozen=True, eq=False)
+class _Held:
+    """A batch that is still on the devices, and when the devices will be through with it."""
+
+    batch: Batch
+    blocks: Sequence[Block]
+    rows: Sequence[SampleRows]
+    ready: dict[torch.device, torch.cuda.Event]
+
+
+@dataclass(frozen=True, eq=False)
 class _Job:
     batch: Batch
     blocks: list[Block]
@@ -95,6 +108,7 @@ class Transfer:
         self._header = header
         self._on_written = on_written
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._held: _Held | None = None
         self._jobs: deque[_Job] = deque()
         self._waiting_bytes = 0
         self._is_ended = False
@@ -108,9 +122,21 @@ class Transfer:
         self._raise()
         if self._writer is None:
             return
+        self._pass_on()
+        devices = {_device(block) for block in blocks}
+        ready = {device: _record_event(device) for device in devices if device.type == "cuda"}
+        self._held = _Held(batch, blocks, rows, ready)
+        if not ready:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Start the copies of the batch that is held, and queue it for the thread."""
+        held, self._held = self._held, None
+        if held is None:
+            return
         copied: list[torch.cuda.Event] = []
-        on_host = [self._to_host(block, copied) for block in blocks]
-        job = _Job(batch, on_host, copied, rows)
+        on_host = [self._to_host(block, held.ready, copied) for block in held.blocks]
+        job = _Job(held.batch, on_host, copied, held.rows)
         with self._turn:
             while self._jobs and self._waiting_bytes + job.n_bytes > _WAITING_BYTES:
                 # In short steps, so that Ctrl-C and an error of the thread come through.
@@ -128,11 +154,16 @@ class Transfer:
         discard : bool
             True drops what is waiting, as after an error.
         """
-        with self._turn:
+        try:
             if discard:
-                self._jobs.clear()
-            self._is_ended = True
-            self._turn.notify_all()
+                self._held = None
+            self._pass_on()
+        finally:
+            with self._turn:
+                if discard:
+                    self._jobs.clear()
+                self._is_ended = True
+                self._turn.notify_all()
         while self._thread.is_alive():
             self._thread.join(0.1)
         if not discard:
@@ -142,9 +173,11 @@ class Transfer:
         if self._error is not None:
             raise self._error
 
-    def _to_host(self, block: Block, copied: list[torch.cuda.Event]) -> Block:
+    def _to_host(
+        self, block: Block, ready: Mapping[torch.device, torch.cuda.Event], copied: list[torch.cuda.Event]
+    ) -> Block:
         """Start copying a block to the host, in the dtypes that are stored; the device widens what must be."""
-        device = block.ids.device if block.hidden is None else block.hidden.device
+        device = _device(block)
         given = {name: getattr(block, name) for name in _STORED_AS}
         tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
         hosts: dict[str, Any] = {}
@@ -154,14 +187,15 @@ class Transfer:
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream = self._streams[device]
-        stream.wait_stream(torch.cuda.current_stream(device))
+        stream.wait_event(ready[device])
         with torch.cuda.stream(stream):
             for name, tensor in tensors.items():
                 wide = self._widened(name, tensor)
                 host = torch.empty(wide.shape, dtype=wide.dtype, pin_memory=True)
                 hosts[name] = host.copy_(wide, non_blocking=True)
-                # The allocator must not hand the memory out again before this stream is done with it.
-                tensor.record_stream(stream)
+                if tensor.is_cuda:
+                    # The allocator must not hand the memory out again before this stream is done with it.
+                    tensor.record_stream(stream)
             copied.append(stream.record_event())
         return replace(block, **hosts)
 
@@ -283,6 +317,17 @@ class _BatchArrays:
         shares = block["fingerprints"]
         if made["fingerprint"] is not None and shares is not None:
             made["fingerprint"][layers, : shares.shape[2]] = shares[b]
+
+
+def _device(block: Block) -> torch.device:
+    return block.ids.device if block.hidden is None else block.hidden.device
+
+
+def _record_event(device: torch.device) -> torch.cuda.Event:
+    """Mark the work that the device has been given so far."""
+    marked = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    marked.record(torch.cuda.current_stream(device))
+    return marked
 
 
 def _numpy_block(block: Block) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class DumpWriter:
         samples: pl.DataFrame | Mapping[str, Any] | None = None,
         overwrite: bool = False,
         resume: bool = False,
-        sync_seconds: float = 2.0,
+        sync_seconds: float = 0.5,
     ) -> None:
         header.check()
         self._name, self._header = os.fspath(path), header
