@@ -13,6 +13,8 @@ endif
 PY := $(BIN)/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 CARGO := cargo
+# Tests beside each other, those of a file in one process.
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 RUST := Cargo.toml $(wildcard Cargo.lock) $(shell find rust -name target -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PACKAGE := pyproject.toml $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -path '*/data/*' -type f)
@@ -83,7 +85,8 @@ test-rust:
 	$(CARGO) test --quiet --locked --workspace
 
 test-python: $(STAMPS)/test $(STAMPS)/extension
-	$(BIN)/pytest
+	$(BIN)/pytest $(BESIDE) -m "not alone"
+	$(BIN)/pytest -m alone
 
 test-wheel: $(STAMPS)/test $(STAMPS)/wheel
 	$(PY) tests/installed.py "$$(cat $(STAMPS)/wheel)"

@@ -22,6 +22,8 @@ COPIED_FOLDERS = ("tests", "docs")
 # Capturing needs torch, which is tested in the checkout alone: its 5 GB are not installed twice.
 CAPTURE_TESTS = "tests/recording"
 KERNEL_TESTS = ("tests/unit", "tests/parity", "tests/property", "--ignore-glob=*/test_io_*")
+# As in the Makefile: tests beside each other, and then those that measure.
+TURNS = (("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "-m", "not alone"), ("-m", "alone"))
 WHERE = "import moefps, pathlib; print(pathlib.Path(moefps.__file__).resolve())"
 
 
@@ -47,8 +49,12 @@ def main(arguments: list[str]) -> int:
             return 1
         without = [f"--ignore={folder}" for folder in (CAPTURE_TESTS, package / "recording", package / "compat")]
         what = KERNEL_TESTS if kernels_only else ("tests", str(package), *without)
-        command = [str(binaries / "pytest"), "-c", "pyproject.toml", *what, *arguments[1:]]
-        return subprocess.run(command, check=False, env=environment, cwd=away).returncode
+        command = [str(binaries / "pytest"), "-c", "pyproject.toml", *what]
+        codes = [
+            subprocess.run([*command, *turn, *arguments[1:]], check=False, env=environment, cwd=away).returncode
+            for turn in (((),) if kernels_only else TURNS)
+        ]
+        return max(codes)
 
 
 def install(python: str, wheel: Path, environment: dict[str, str], *, kernels_only: bool) -> None:

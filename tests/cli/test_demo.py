@@ -149,6 +149,7 @@ def test_a_terminal_of_any_width(columns, start_process, monkeypatch):
     assert "every domain seen after 8 picks" in text
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform == "win32", reason="the time of a child process is told on POSIX")
 def test_it_takes_less_than_five_seconds(process):
     import resource

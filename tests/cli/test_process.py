@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX"),
+]
 
 # The machine may be busy with other things; what it can do once, it can do.
 ATTEMPTS = 4

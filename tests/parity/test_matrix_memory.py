@@ -13,6 +13,8 @@ import moefps
 import reference
 from support import filled_or_refused
 
+pytestmark = pytest.mark.alone
+
 
 def every_layout(X, folder):
     """The same numbers in memory in all the ways that numpy has."""

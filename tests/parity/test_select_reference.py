@@ -109,6 +109,7 @@ def test_start_words_by_exact_sums(kind, ground, n):
             assert found.indices[0] == first
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uniform", "duplicates", "hardly_different"])
 def test_the_medoid_of_near_equals_takes_no_longer(kind):

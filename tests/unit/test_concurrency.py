@@ -14,6 +14,7 @@ import pytest
 
 import moefps
 
+pytestmark = pytest.mark.alone
 X = np.random.default_rng(0).dirichlet(np.ones(16), (200, 4))
 
 

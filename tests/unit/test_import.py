@@ -11,6 +11,7 @@ import pytest
 
 import moefps
 
+pytestmark = pytest.mark.alone
 HEAVY = ("torch", "polars", "rich", "click", "scipy", "sklearn", "altair", "pandas")
 PUBLIC = [
     "FarthestPointSampler",

@@ -15,6 +15,7 @@ import pytest
 import moefps
 from moefps.kernels import count_routing
 
+pytestmark = pytest.mark.alone
 X = np.random.default_rng(0).dirichlet(np.ones(16), (300, 4))
 D = moefps.wasserstein_matrix(X)
 IDS = np.broadcast_to(np.arange(4, dtype=np.int16), (20_000, 2, 4))
