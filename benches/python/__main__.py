@@ -17,7 +17,7 @@ from .timing import say
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benches" / "results"
-SECTIONS = ("matrix", "select", "precision")
+SECTIONS = ("matrix", "select", "metrics", "precision")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -52,6 +52,10 @@ def work(options: argparse.Namespace) -> None:
         from . import picking
 
         found["result"] = picking.main(n_threads, quick=options.quick)
+    elif options.worker == "metrics":
+        from . import trace_metrics
+
+        found["result"] = trace_metrics.main(n_threads, quick=options.quick)
     else:
         from . import precision
 

@@ -37,6 +37,8 @@ def markdown(results: Result) -> str:
         parts += [_select(select), _other_selections(select)]
     if matrix and select:
         parts.append(_passes(matrix, select))
+    if "metrics" in results:
+        parts += [_unequal(results["metrics"]), _trace_metrics(results["metrics"])]
     if "precision" in results:
         parts.append(_precision(results["precision"]))
     if results["rust"]:
@@ -263,6 +265,26 @@ def _passes(matrix: Result, select: Result) -> str:
             rows.append([f"{case['data']}, {case['ground']}", n, f"{mebibytes:,.0f}", number(rate / 1e9), share])
     head = ["`select(prune=False)`", "threads", "features, MiB", "10⁹ elements a second", "of the bound from memory"]
     return "## Selection without bounds, and the machine's memory\n\n" + table(head, rows)
+
+
+def _trace_metrics(by_threads: Result) -> str:
+    """Real traces beside a plain loop, and a large dump against the clock."""
+    real, large = [], []
+    for n, found in by_threads.items():
+        result = found["result"]
+        ours, *others = result["real"]["contenders"]
+        data = f"{result['real']['data']} ({_shape(result['real'])})"
+        real += [[data, c["name"], str(c["threads"]), number(_median(c)), _times(c, ours)] for c in (ours, *others)]
+        for c in result["generated"]["contenders"]:
+            rate = result["generated"]["assignments"] / _median(c)
+            memory = f"{c['anonymous_bytes'] / 1e9:.2f}"
+            large.append([c["name"], n, number(_median(c)), number(rate / 1e6), memory])
+    size = next(iter(by_threads.values()))["result"]["generated"]
+    text = "## Routing metrics\n\n"
+    text += table(["data", "way", "threads", "seconds", "times `moefps.routing_metrics`"], real)
+    text += f"\nA generated dump of {size['assignments']:,} assignments ({_shape(size)}), mapped from disk:\n\n"
+    head = ["what", "threads", "seconds", "10⁶ assignments a second", "anonymous memory, GB"]
+    return text + table(head, large)
 
 
 def _precision(rows: Sequence[Result]) -> str:
