@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from moefps.io.dump import Dump, open_dump, write_dump
     from moefps.io.traces import convert_trace
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
+    from moefps.metrics import RoutingMetrics, routing_metrics
     from moefps.recording import RouterSpec, capture
     from moefps.selection import (
         FarthestPointSampler,
@@ -71,6 +72,8 @@ _HOME = {
     "simd_levels": "moefps.kernels",
     "wasserstein_cross": "moefps.kernels",
     "wasserstein_matrix": "moefps.kernels",
+    "RoutingMetrics": "moefps.metrics",
+    "routing_metrics": "moefps.metrics",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
     "FarthestPointSampler": "moefps.selection",
@@ -98,6 +101,7 @@ __all__ = [
     "MoefpsError",
     "RandomInterval",
     "RouterSpec",
+    "RoutingMetrics",
     "Selection",
     "SelectionEvaluation",
     "ShapeError",
@@ -109,6 +113,7 @@ __all__ = [
     "fps",
     "mean_distances",
     "open_dump",
+    "routing_metrics",
     "select",
     "simd_levels",
     "typicality",
