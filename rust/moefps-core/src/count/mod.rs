@@ -10,7 +10,7 @@
 mod check;
 mod coactivation;
 mod confidence;
-mod ln;
+pub(crate) mod ln;
 mod load;
 mod neighbour;
 mod output;
