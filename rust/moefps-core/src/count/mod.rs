@@ -14,8 +14,8 @@ pub(crate) mod ln;
 mod load;
 mod neighbour;
 mod output;
-mod state;
-mod tile;
+pub(crate) mod state;
+pub(crate) mod tile;
 
 use half::f16;
 use ndarray::ArrayView3;

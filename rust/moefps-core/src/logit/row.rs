@@ -1,9 +1,9 @@
 //! One token's row of a layer: whom it chose and its logits, as doubles.
 
-use half::slice::HalfFloatSliceExt;
 use ndarray::{ArrayView3, Axis};
 
 use super::{Logits, Trace};
+use crate::count::tile::widen;
 use crate::l1::prefetch;
 
 /// Rows are taken in blocks, the last of them filled up with experts that have no part in anything.
@@ -26,7 +26,6 @@ pub(super) struct Parts<'a> {
 /// Room for a row.
 #[derive(Debug)]
 pub(super) struct Row {
-    halves: Vec<f32>,
     logits: Vec<Block>,
     passive: Vec<Block>,
     scores: Vec<Block>,
@@ -42,7 +41,6 @@ impl Row {
     pub(super) fn new(columns: usize) -> Self {
         let room = vec![[0.0; BLOCK]; columns.div_ceil(BLOCK)];
         Self {
-            halves: vec![0.0; columns],
             logits: room.clone(),
             passive: room.clone(),
             scores: room.clone(),
@@ -117,14 +115,11 @@ impl Row {
         let n = rules.n_experts;
         match &trace.router_logits {
             Logits::F16(from) => match row_of(from, layer, token) {
-                Some(row) => {
-                    row[..n].convert_to_f32_slice(&mut self.halves[..n]);
-                    fill(&self.halves[..n], self.experts, logits, passive);
-                }
+                Some(row) => fill(&row[..n], widen, self.experts, logits, passive),
                 None => pick(|column| from[[token, layer, column]].to_f64(), self.experts, n, logits, passive),
             },
             Logits::F32(from) => match row_of(from, layer, token) {
-                Some(row) => fill(&row[..n], self.experts, logits, passive),
+                Some(row) => fill(&row[..n], f64::from, self.experts, logits, passive),
                 None => pick(|column| from[[token, layer, column]].into(), self.experts, n, logits, passive),
             },
         }
@@ -147,10 +142,10 @@ fn row_of<'a, T>(from: &ArrayView3<'a, T>, layer: usize, token: usize) -> Option
 }
 
 #[inline(always)]
-fn fill(from: &[f32], experts: usize, logits: &mut [f64], passive: &mut [f64]) {
+fn fill<T: Copy>(from: &[T], widen: impl Fn(T) -> f64, experts: usize, logits: &mut [f64], passive: &mut [f64]) {
     let (ours, idle) = from.split_at(experts);
-    logits.iter_mut().zip(ours).for_each(|(to, &x)| *to = f64::from(x));
-    passive.iter_mut().zip(idle).for_each(|(to, &x)| *to = f64::from(x));
+    logits.iter_mut().zip(ours).for_each(|(to, &x)| *to = widen(x));
+    passive.iter_mut().zip(idle).for_each(|(to, &x)| *to = widen(x));
 }
 
 /// [`fill`], one by one.

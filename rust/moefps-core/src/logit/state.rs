@@ -5,7 +5,8 @@ use ndarray::{Array2, Array3};
 use super::row::{BLOCK, Block, Row};
 use super::score::{largest, two_largest};
 use super::{Layer, Scoring, Trace};
-use crate::{Error, Result};
+use crate::Result;
+use crate::count::state::zeros;
 
 /// Sums over the tokens of a group.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,8 +42,8 @@ impl LayerState {
         Ok(Self {
             experts,
             scoring: layer.scoring,
-            sums: filled(groups, Sums::default())?,
-            probs: filled(groups.saturating_mul(experts.div_ceil(BLOCK)), [0.0; BLOCK])?,
+            sums: zeros(groups, Sums::default())?,
+            probs: zeros(groups.saturating_mul(experts.div_ceil(BLOCK)), [0.0; BLOCK])?,
         })
     }
 
@@ -93,15 +94,6 @@ impl LayerState {
         let probs = self.probs.as_flattened_mut().iter_mut();
         probs.zip(other.probs.as_flattened()).for_each(|(to, from)| *to += from);
     }
-}
-
-/// Memory for sums, or an error that says how much there would have to be.
-fn filled<T: Clone>(n: usize, zero: T) -> Result<Vec<T>> {
-    let mut sums = Vec::new();
-    let bytes = n.saturating_mul(size_of::<T>());
-    sums.try_reserve_exact(n).map_err(|_| Error::Memory { what: "sums over router logits", bytes })?;
-    sums.resize(n, zero);
-    Ok(sums)
 }
 
 /// Sums over the tokens that have a slot on an expert and a distribution over experts, p. G groups (1 without groups),
