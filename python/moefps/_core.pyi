@@ -8,6 +8,7 @@ import numpy.typing as npt
 from moefps._typing import ProgressCallback
 from moefps.kernels._arguments import Distance
 from moefps.kernels.counting import Trace
+from moefps.kernels.logits import LogitTrace
 
 _Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 _Picks: TypeAlias = tuple[
@@ -40,6 +41,9 @@ def mean_distances(
 ) -> npt.NDArray[np.float64]: ...
 def count_routing(
     trace: Trace, *, n_threads: int | None, progress: ProgressCallback | None
+) -> dict[str, npt.NDArray[Any]]: ...
+def sum_logits(
+    trace: LogitTrace, *, n_threads: int | None, progress: ProgressCallback | None
 ) -> dict[str, npt.NDArray[Any]]: ...
 def fps(
     d: _Floats,

@@ -6,6 +6,7 @@ mod call;
 mod count;
 mod distance;
 mod error;
+mod logit;
 mod selection;
 
 use pyo3::prelude::*;
@@ -17,6 +18,8 @@ mod _core {
     use super::count::count_routing;
     #[pymodule_export]
     use super::distance::{mean_distances, wasserstein_cross, wasserstein_matrix};
+    #[pymodule_export]
+    use super::logit::sum_logits;
     #[pymodule_export]
     use super::selection::{cover, fps, select};
 
