@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from moefps.errors import DataError, DumpError
-from moefps.kernels import count_routing, find_neighbours
+from moefps.kernels import count_routing, find_neighbours, sum_logits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from moefps._typing import IndexArray, Progress
     from moefps.io import Dump
-    from moefps.kernels import RoutingCounts
+    from moefps.kernels import LogitSums, RoutingCounts
     from moefps.kernels.counting import Coactivation
     from moefps.metrics.grouping import Cells
 
-__all__ = ["find_follows", "layer_view", "reduce_dump"]
+__all__ = ["find_follows", "layer_view", "reduce_dump", "reduce_logits"]
 
 _SLOTS = 1 << 31
 """Slots of a layer that are counted in one call, at most: the counters of a call have 32 bits."""
@@ -101,6 +101,57 @@ def reduce_dump(
     return _take(total, back, None if cells is None or groups is None else cells)
 
 
+def reduce_logits(
+    dump: Dump,
+    layers: IndexArray,
+    cells: Cells | None = None,
+    *,
+    n_threads: int | None = None,
+    progress: Progress = False,
+) -> LogitSums | None:
+    """Add up what the full distributions of a dump's routers say.
+
+    Parameters
+    ----------
+    dump, layers, cells, n_threads, progress
+        As `reduce_dump` takes them.
+
+    Returns
+    -------
+    LogitSums or None
+        For the same cells and layers as `reduce_dump` gives; None where the dump holds no logits.
+
+    Raises
+    ------
+    DataError
+        A logit is not accepted; the message names the file and the row.
+    """
+    if "router_logits" not in dump.arrays:
+        return None
+    groups = None if cells is None else cells.codes
+    n_groups = None if cells is None or groups is None else cells.n_cells + cells.has_outside
+    view, back = layer_view(layers)
+    infos = [dump.layers[i] for i in range(dump.n_layers)[view]]
+    try:
+        sums = sum_logits(
+            dump.expert_ids[:, view],
+            dump.stored("router_logits")[:, view],
+            n_experts=[info.n_experts for info in infos],
+            passive_experts=[info.passive_experts for info in infos],
+            top_k=[info.top_k for info in infos],
+            scoring=[info.scoring for info in infos],
+            groups=groups,
+            n_groups=n_groups,
+            n_threads=n_threads,
+            progress=progress,
+        )
+    except DataError as error:
+        # Says which file and which of its rows.
+        dump.check_values(["expert_ids", "router_logits"])
+        raise DataError(f"{dump.path}: {error}") from None
+    return _take(sums, back, None if groups is None else cells)
+
+
 def find_follows(dump: Dump) -> npt.NDArray[np.bool_]:
     """Say of each row whether the row before it is its neighbour: of one sample and stack, one position earlier.
 
@@ -161,10 +212,11 @@ def _pieces(follows: npt.NDArray[np.bool_], most: int) -> Iterator[slice]:
 
 
 _BY_LAYER = ("n_experts", "top_k")
+_Sums = TypeVar("_Sums", "RoutingCounts", "LogitSums")
 
 
-def _take(counts: RoutingCounts, layers: IndexArray, cells: Cells | None) -> RoutingCounts:
-    """Take layers of counts, and leave out what tokens in no cell have."""
+def _take(counts: _Sums, layers: IndexArray, cells: Cells | None) -> _Sums:
+    """Take layers of counts or sums, and leave out what tokens in no cell have."""
     if np.array_equal(layers, np.arange(len(counts.n_experts))) and not (cells is not None and cells.has_outside):
         return counts
     picked: dict[str, Any] = {}
@@ -172,6 +224,8 @@ def _take(counts: RoutingCounts, layers: IndexArray, cells: Cells | None) -> Rou
         array = getattr(counts, field.name)
         if array is None:
             picked[field.name] = None
+        elif isinstance(array, tuple):
+            picked[field.name] = tuple(array[i] for i in layers.tolist())
         elif cells is None or field.name in _BY_LAYER or (field.name == "coactivation" and array.ndim == 3):
             picked[field.name] = array[layers]
         else:

@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from moefps.errors import ArgumentError
-from moefps.metrics.families import balance, capacity, confidence, load, locality, specialisation
+from moefps.metrics.families import balance, capacity, confidence, gram, load, locality, specialisation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,7 @@ FAMILIES = (
     capacity,
     confidence,
     specialisation,
+    gram,
     # Further families are added here, one module a line.
     locality,
 )

@@ -11,10 +11,11 @@ import polars as pl
 from moefps.metrics.arguments import check_layers, check_numbers
 from moefps.metrics.assembly import Confidence, Request, assemble, interval_metrics
 from moefps.metrics.grouping import Cells, find_groups, make_cells
-from moefps.metrics.reduction import reduce_dump
+from moefps.metrics.reduction import reduce_dump, reduce_logits
 from moefps.metrics.resampling import Intervals, Resampling, bootstrap
 from moefps.metrics.shares import MISSING, shares_of_fingerprints
 from moefps.metrics.sums import Sums, sums_of_counts
+from moefps.metrics.vectors import vector_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +122,10 @@ class DumpReader:
         by_cell = cells.codes is not None and whole and cells.n_cells * self.pairs_of_a_cell <= most
         mode: Coactivation = "groups" if by_cell else "whole" if whole and self.groups is None else "none"
         counts = reduce_dump(self.dump, self.layers, cells, coactivation=mode, **self.options)
-        sums = sums_of_counts(counts, None, self.layers)
+        logit_sums = None
+        if self.request.needs("logits"):
+            logit_sums = reduce_logits(self.dump, self.layers, cells, **self.options)
+        sums = sums_of_counts(counts, logit_sums, self.layers)
         if by_cell or not whole:
             return sums, None
         if self.groups is None:
@@ -311,10 +315,9 @@ def without(sums: Sums, reasons: Mapping[str, str]) -> dict[str, str]:
     return {need: {**default, **reasons}[need] for need, is_absent in without.items() if is_absent}
 
 
-def vector_columns(vectors: npt.NDArray[Any], sums: Sums) -> list[pl.DataFrame]:  # noqa: ARG001 (see below)
+def vector_columns(vectors: npt.NDArray[Any], sums: Sums) -> list[pl.DataFrame]:
     """Give the columns that metrics of expert vectors are made of: a frame with ``layer``."""
-    # The columns of the Gram family are made here.
-    return []
+    return [vector_table(vectors, n_experts=sums.n_experts, layers=sums.layers)]
 
 
 def _say_resampling(how: Resampling, cells: Cells, confidence: Confidence) -> dict[str, Any]:
