@@ -9,6 +9,7 @@ from moefps._typing import ProgressCallback
 from moefps.kernels._arguments import Distance
 from moefps.kernels.counting import Trace
 from moefps.kernels.logits import LogitTrace
+from moefps.kernels.segments import Choices
 
 _Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 _Picks: TypeAlias = tuple[
@@ -44,6 +45,26 @@ def count_routing(
 ) -> dict[str, npt.NDArray[Any]]: ...
 def sum_logits(
     trace: LogitTrace, *, n_threads: int | None, progress: ProgressCallback | None
+) -> dict[str, npt.NDArray[Any]]: ...
+def count_segments(
+    choices: Choices,
+    follows: npt.NDArray[np.bool_],
+    *,
+    window: int,
+    histograms: bool,
+    cache_sizes: list[int] | None,
+    n_threads: int | None,
+    progress: ProgressCallback | None,
+) -> dict[str, npt.NDArray[Any]]: ...
+def count_vocabulary(
+    choices: Choices,
+    token_ids: npt.NDArray[np.int32],
+    *,
+    min_count: int,
+    top: int,
+    entries: bool,
+    n_threads: int | None,
+    progress: ProgressCallback | None,
 ) -> dict[str, npt.NDArray[Any]]: ...
 def fps(
     d: _Floats,

@@ -8,15 +8,20 @@ from moefps.kernels.counting import RoutingCounts, count_routing, find_neighbour
 from moefps.kernels.distance import mean_distances, wasserstein_cross, wasserstein_matrix
 from moefps.kernels.logits import LogitSums, sum_logits
 from moefps.kernels.picking import Picks, cover_radii, pick_from_distances, pick_from_fingerprints
+from moefps.kernels.segments import SegmentCounts, VocabularyCounts, count_segments, count_vocabulary
 
 __all__ = [
     "LogitSums",
     "Picks",
     "RoutingCounts",
+    "SegmentCounts",
+    "VocabularyCounts",
     "check_count",
     "check_fingerprints",
     "check_seed",
     "count_routing",
+    "count_segments",
+    "count_vocabulary",
     "cover_radii",
     "find_neighbours",
     "mean_distances",

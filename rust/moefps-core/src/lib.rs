@@ -4,8 +4,8 @@
 //! vectors of features ([`ground`]). Below that there is one L1 kernel ([`l1`]), a tiled matrix over it ([`matrix`]),
 //! and farthest point sampling with ([`fps`]) or without ([`select`]) that matrix.
 //!
-//! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, and [`logit`] the
-//! full distributions that its routers computed.
+//! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, [`logit`] the
+//! full distributions that its routers computed, [`segment`] its windows of tokens, and [`vocabulary`] its token ids.
 //!
 //! The crate knows nothing of Python. Long calls take a [`task::Task`], through which another thread follows and
 //! cancels them, and run on the rayon pool that they are called in. No result depends on the number of threads or on
@@ -13,6 +13,8 @@
 
 mod aligned;
 pub mod bounds;
+mod cache;
+pub mod choice;
 pub mod count;
 pub mod error;
 mod exact;
@@ -25,9 +27,11 @@ mod medoid;
 mod nearest;
 pub mod output;
 pub mod sample;
+pub mod segment;
 pub mod select;
 pub mod start;
 pub mod sum;
 pub mod task;
+pub mod vocabulary;
 
 pub use error::{Error, Result};

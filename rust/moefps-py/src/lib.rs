@@ -7,6 +7,7 @@ mod count;
 mod distance;
 mod error;
 mod logit;
+mod segment;
 mod selection;
 
 use pyo3::prelude::*;
@@ -20,6 +21,8 @@ mod _core {
     use super::distance::{mean_distances, wasserstein_cross, wasserstein_matrix};
     #[pymodule_export]
     use super::logit::sum_logits;
+    #[pymodule_export]
+    use super::segment::{count_segments, count_vocabulary};
     #[pymodule_export]
     use super::selection::{cover, fps, select};
 
