@@ -13,6 +13,8 @@ import polars as pl
 from moefps.errors import DataError
 from moefps.kernels import SegmentCounts, count_segments
 from moefps.metrics.arguments import check_layers
+from moefps.metrics.families.expressions import NO_TOKEN
+from moefps.metrics.families.segments import NO_WINDOW
 from moefps.metrics.reduction import _SLOTS, _pieces, find_follows, layer_view
 
 if TYPE_CHECKING:
@@ -21,12 +23,10 @@ if TYPE_CHECKING:
     from moefps._typing import Float64Array, IndexArray, Progress
     from moefps.io import Dump
 
-__all__ = ["SegmentMetrics", "segment_columns", "segment_metrics", "tabulate_segments"]
+__all__ = ["SegmentMetrics", "count_dump_segments", "segment_columns", "segment_metrics", "tabulate_segments"]
 
 NOT_COUNTED = "windows were not counted by expert"
 NO_CACHE = "no caches were followed"
-NO_WINDOW = "no sequence is as long as a window"
-NO_TOKEN = "no token has a filled slot in this layer"  # noqa: S105 (no password)
 NEVER_ACTIVE = "the expert is active in no window"
 
 
@@ -173,8 +173,8 @@ def tabulate_segments(counts: SegmentCounts, layers: npt.ArrayLike | None = None
             **_performance(of_layers, k * windows, windows),
             "windows": windows,
             **_rates(counts),
-            "reason": _reasons(n, (counts.histograms is None, NOT_COUNTED), (windows == 0, NO_WINDOW)),
-            "cache_reason": _reasons(n, (counts.activations is None, NO_CACHE), (counts.activations == 0, NO_TOKEN)),
+            "reason": _reasons(n, (counts.histograms is None, NOT_COUNTED), (windows == 0, NO_WINDOW[1])),
+            "cache_reason": _reasons(n, (counts.activations is None, NO_CACHE), (counts.activations == 0, NO_TOKEN[1])),
         }
     )
     at, expert = np.nonzero(np.arange(int(counts.n_experts.max(initial=0))) < counts.n_experts[:, np.newaxis])
@@ -188,7 +188,7 @@ def tabulate_segments(counts: SegmentCounts, layers: npt.ArrayLike | None = None
             "reason": _reasons(
                 len(at),
                 (counts.histograms is None, NOT_COUNTED),
-                (windows[at] == 0, NO_WINDOW),
+                (windows[at] == 0, NO_WINDOW[1]),
                 (found["alpha"].is_null().to_numpy(), NEVER_ACTIVE),
             ),
         }

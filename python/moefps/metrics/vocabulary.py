@@ -12,6 +12,7 @@ import polars as pl
 from moefps.errors import DataError, DumpError
 from moefps.kernels import VocabularyCounts, count_vocabulary
 from moefps.metrics.arguments import check_layers
+from moefps.metrics.families.segments import NO_TOKEN_ID
 from moefps.metrics.reduction import layer_view
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from moefps.io import Dump
 
 __all__ = ["VocabularySpecialization", "token_ids_of", "vocabulary_columns", "vocabulary_specialization"]
-
-NO_TOKEN_ID = "no token id has as many tokens as are asked for"  # noqa: S105 (no password)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +177,7 @@ def _tabulate(counts: VocabularyCounts, layers: IndexArray, back: IndexArray) ->
     ids, n, total = (a[place, expert] for a in (counts.top_token_ids, counts.top_counts, counts.top_totals))
     share = np.divide(n, total, out=np.zeros(n.shape), where=total > 0)
     some = pl.col("_token_ids") > 0
-    reason = pl.when(~some).then(pl.lit(NO_TOKEN_ID)).alias("reason")
+    reason = pl.when(~some).then(pl.lit(NO_TOKEN_ID[1])).alias("reason")
     # Token ids that do not choose the expert have a share of 0.
     mean = share.sum(axis=1) / np.clip(n_ids[at], 1, share.shape[1])
     experts = pl.DataFrame(

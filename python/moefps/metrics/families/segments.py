@@ -8,13 +8,13 @@ from __future__ import annotations
 from moefps.metrics.families.expressions import NO_TOKEN, layer
 from moefps.metrics.metric import Metric
 
-__all__ = ["METRICS"]
+__all__ = ["METRICS", "NO_TOKEN_ID", "NO_WINDOW"]
 
 LOCAL_CONSISTENCY = "Local routing consistency, arXiv 2505.16056"
 OLMOE = "OLMoE, arXiv 2409.02060"
 
-_NO_WINDOW = (layer("segment_windows") == 0, "no sequence is as long as a window")
-_NO_TOKEN_ID = (layer("vocabulary_token_ids") == 0, "no token id has as many tokens as are asked for")
+NO_WINDOW = (layer("segment_windows") == 0, "no sequence is as long as a window")
+NO_TOKEN_ID = (layer("vocabulary_token_ids") == 0, "no token id has as many tokens as are asked for")
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -31,7 +31,7 @@ METRICS: tuple[Metric, ...] = (
         "F1(2) = 2·6/(2·3 + 12) = 0.6667: the larger = 0.8",
         aliases=("srp",),
         value=layer("segment_performance"),
-        undefined=(_NO_WINDOW,),
+        undefined=(NO_WINDOW,),
     ),
     Metric(
         name="segment_size_ratio",
@@ -44,7 +44,7 @@ METRICS: tuple[Metric, ...] = (
         source=f"{LOCAL_CONSISTENCY}, the size that goes with SRP",
         example="m = 2: alpha* = 1, and 9 of f are as large: 9/(2·3) = 1.5",
         value=layer("segment_size"),
-        undefined=(_NO_WINDOW,),
+        undefined=(NO_WINDOW,),
     ),
     Metric(
         name="segment_cache_hit_rate",
@@ -75,6 +75,6 @@ METRICS: tuple[Metric, ...] = (
         example="token ids 5, 7, 5, 7, min_count=2: shares 1, 1 of expert 0, 1, 0 of expert 1, 0, 1 of expert 2, 0, 0 "
         "of expert 3: (1 + 0.5 + 0.5 + 0)/4 = 0.5",
         value=layer("vocabulary_mean"),
-        undefined=(_NO_TOKEN_ID,),
+        undefined=(NO_TOKEN_ID,),
     ),
 )
