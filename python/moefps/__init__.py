@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from moefps.io.traces import convert_trace
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
     from moefps.metrics import RoutingMetrics, routing_metrics
+    from moefps.metrics.analyzer import RoutingAnalyzer
+    from moefps.metrics.training import RoutingCallback
     from moefps.recording import RouterSpec, capture
     from moefps.selection import (
         FarthestPointSampler,
@@ -73,6 +75,8 @@ _HOME = {
     "wasserstein_cross": "moefps.kernels",
     "wasserstein_matrix": "moefps.kernels",
     "RoutingMetrics": "moefps.metrics",
+    "RoutingAnalyzer": "moefps.metrics.analyzer",
+    "RoutingCallback": "moefps.metrics.training",
     "routing_metrics": "moefps.metrics",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
@@ -101,6 +105,8 @@ __all__ = [
     "MoefpsError",
     "RandomInterval",
     "RouterSpec",
+    "RoutingAnalyzer",
+    "RoutingCallback",
     "RoutingMetrics",
     "Selection",
     "SelectionEvaluation",
