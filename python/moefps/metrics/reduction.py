@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from moefps.kernels.counting import Coactivation
     from moefps.metrics.grouping import Cells
 
-__all__ = ["find_follows", "layer_view", "reduce_dump", "reduce_logits"]
+__all__ = ["MOST_SLOTS", "find_follows", "layer_view", "reduce_dump", "reduce_logits", "token_pieces"]
 
-_SLOTS = 1 << 31
+MOST_SLOTS = 1 << 31
 """Slots of a layer that are counted in one call, at most: the counters of a call have 32 bits."""
 _POSITIONS = 1 << 22
 """Positions compared at a time."""
@@ -75,7 +75,7 @@ def reduce_dump(
     infos = [dump.layers[i] for i in range(dump.n_layers)[view]]
     ids, weights = dump.expert_ids[:, view], dump.expert_weights
     total: RoutingCounts | None = None
-    for rows in _pieces(follows, _SLOTS // max(1, dump.top_k)):
+    for rows in token_pieces(follows, MOST_SLOTS // max(1, dump.top_k)):
         try:
             counts = count_routing(
                 ids[rows],
@@ -199,7 +199,7 @@ def layer_view(layers: IndexArray) -> tuple[slice, IndexArray]:
     return slice(first, int(layers.max()) + 1, step), (layers - first) // step
 
 
-def _pieces(follows: npt.NDArray[np.bool_], most: int) -> Iterator[slice]:
+def token_pieces(follows: npt.NDArray[np.bool_], most: int) -> Iterator[slice]:
     """Cut a trace where no two neighbours are parted, into pieces of at most so many rows."""
     n_tokens, first = len(follows), 0
     while n_tokens - first > most:

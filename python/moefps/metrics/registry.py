@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from moefps.errors import ArgumentError
-from moefps.metrics.families import balance, capacity, confidence, gram, load, locality, specialisation
+from moefps.metrics.families import balance, capacity, confidence, gram, load, locality, segments, specialisation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +26,7 @@ FAMILIES = (
     gram,
     # Further families are added here, one module a line.
     locality,
+    segments,
 )
 
 METRICS: tuple[Metric, ...] = tuple(metric for family in FAMILIES for metric in family.METRICS)

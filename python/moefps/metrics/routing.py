@@ -104,9 +104,6 @@ def routing_metrics(
     """
     request = Request(choose_metrics(metrics), resolve_targets(targets), check_factor(capacity_factor))
     how = check_resampling(ci, n_resamples, seed)
-    for name, wanted in (("segments", segments), ("vocabulary", vocabulary)):
-        if wanted:
-            raise ArgumentError(f"{name}: {wanted!r}; accepted: False, as this build of moefps does not compute them")
     conventions = ("literature", *OTHER_CONVENTIONS)
     if convention not in conventions:
         raise ArgumentError(f"convention: {convention!r}; accepted: {', '.join(map(repr, conventions))}")
@@ -118,6 +115,7 @@ def routing_metrics(
         dump_or_X = open_dump(dump_or_X)
     if isinstance(dump_or_X, Dump):
         reader = DumpReader(dump_or_X, request, layers, by, n_threads=n_threads, progress=progress)
+        reader.extras = {"windows": segments, "token_ids": vocabulary}
         return reader.measure(how, convention, about)
     if by is not None:
         raise ArgumentError("by: given with fingerprints; accepted: None, as only a dump has columns")
@@ -200,6 +198,8 @@ def metrics_from_counts(
             raise ShapeError(f"groups: {len(values)} of them; accepted: one for each of {sums.n_cells} in the counts")
     absent = {
         "batches": "batches were not counted",
+        "windows": "windows of tokens were not counted",
+        "token_ids": "token ids were not counted",
         "vectors": "no expert vectors were given",
         "outputs": "no outputs of experts were given",
         **without(sums, {"weights": "no weights were given", "logits": "no router logits were given"}),

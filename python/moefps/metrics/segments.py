@@ -15,7 +15,7 @@ from moefps.kernels import SegmentCounts, count_segments
 from moefps.metrics.arguments import check_layers
 from moefps.metrics.families.expressions import NO_TOKEN
 from moefps.metrics.families.segments import NO_WINDOW
-from moefps.metrics.reduction import _SLOTS, _pieces, find_follows, layer_view
+from moefps.metrics.reduction import MOST_SLOTS, find_follows, layer_view, token_pieces
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -120,7 +120,7 @@ def count_dump_segments(dump: Dump, layers: IndexArray, **options: Any) -> Segme
     infos = [dump.layers[i] for i in range(dump.n_layers)[view]]
     ids = dump.expert_ids[:, view]
     total: SegmentCounts | None = None
-    for rows in _pieces(follows, _SLOTS // max(1, dump.top_k)):
+    for rows in token_pieces(follows, MOST_SLOTS // max(1, dump.top_k)):
         try:
             counts = count_segments(
                 ids[rows],

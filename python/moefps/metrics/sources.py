@@ -13,9 +13,11 @@ from moefps.metrics.assembly import Confidence, Request, assemble, interval_metr
 from moefps.metrics.grouping import Cells, find_groups, make_cells
 from moefps.metrics.reduction import reduce_dump, reduce_logits
 from moefps.metrics.resampling import Intervals, Resampling, bootstrap
+from moefps.metrics.segments import count_dump_segments, segment_columns
 from moefps.metrics.shares import MISSING, shares_of_fingerprints
 from moefps.metrics.sums import Sums, sums_of_counts
 from moefps.metrics.vectors import vector_table
+from moefps.metrics.vocabulary import token_ids_of, vocabulary_columns, vocabulary_specialization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,6 +76,7 @@ class DumpReader:
         self.widest = max(dump.layers[i].n_experts - dump.layers[i].passive_experts for i in self.layers.tolist())
         self.n_groups = 1 if self.groups is None else len(self.groups.values)
         self.pairs_of_a_cell = len(self.layers) * self.widest**2
+        self.extras = {"windows": False, "token_ids": False}
 
     def measure(self, how: Resampling | None, convention: str, about: Mapping[str, Any]) -> RoutingMetrics:
         """Read the dump and compute all that is wanted.
@@ -196,14 +199,42 @@ class DumpReader:
         return {
             **without(sums, reasons),
             **({} if self.dump.router_vectors is not None else {"vectors": "the dump holds no router vectors"}),
+            **self.missing_extras(),
             "outputs": "the outputs of experts are not captured",
             "batches": "a dump knows no batches",
         }
 
+    def missing_extras(self) -> dict[str, str]:
+        """Say why windows and token ids are not counted, where they are not."""
+        reasons = {}
+        for need, argument, counted in (
+            ("windows", "segments", "windows are"),
+            ("token_ids", "vocabulary", "token ids are"),
+        ):
+            if not self.extras[need]:
+                reasons[need] = f"{counted} counted on request: {argument}=True (--{argument})"
+            elif self.groups is not None:
+                reasons[need] = f"{counted} counted over all tokens, not by group"
+        if "token_ids" not in reasons and token_ids_of(self.dump) is None:
+            reasons["token_ids"] = "the dump holds no token ids"  # noqa: S105 (no password)
+        return reasons
+
+    def extra_columns(self) -> list[pl.DataFrame]:
+        """Count windows and token ids, where that is wanted and possible."""
+        missing, found = self.missing_extras(), []
+        if "windows" not in missing and self.request.needs("windows"):
+            found.append(segment_columns(count_dump_segments(self.dump, self.layers, **self.options), self.layers))
+        if "token_ids" not in missing and self.request.needs("token_ids"):
+            found.append(
+                vocabulary_columns(vocabulary_specialization(self.dump, layers=self.layers.tolist(), **self.options))
+            )
+        return found
+
     def columns(self, sums: Sums) -> list[pl.DataFrame]:
         """Give columns of layers that are not counted."""
         vectors = self.dump.router_vectors
-        return [] if vectors is None else vector_columns(vectors[self.layers], sums)
+        columns = [] if vectors is None else vector_columns(vectors[self.layers], sums)
+        return columns + self.extra_columns()
 
     def descriptors(self) -> pl.DataFrame:
         """Say what the manifest knows of each layer."""
