@@ -68,7 +68,7 @@ def test_a_dump_and_its_counts_agree(dump, arrays):
 def test_pieces_change_nothing(dump, monkeypatch):
     """A trace too long for one call is cut between sequences."""
     whole = routing_metrics(dump, by="domain")
-    monkeypatch.setattr(reduction, "_SLOTS", 2 * 12)
+    monkeypatch.setattr(reduction, "MOST_SLOTS", 2 * 12)
     assert len(list(reduction._pieces(reduction.find_follows(dump), 12))) == 3
     assert_frame_equal(routing_metrics(dump, by="domain").layers, whole.layers, rel_tol=1e-12)
 
