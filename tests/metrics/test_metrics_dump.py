@@ -69,7 +69,7 @@ def test_pieces_change_nothing(dump, monkeypatch):
     """A trace too long for one call is cut between sequences."""
     whole = routing_metrics(dump, by="domain")
     monkeypatch.setattr(reduction, "MOST_SLOTS", 2 * 12)
-    assert len(list(reduction._pieces(reduction.find_follows(dump), 12))) == 3
+    assert len(list(reduction.token_pieces(reduction.find_follows(dump), 12))) == 3
     assert_frame_equal(routing_metrics(dump, by="domain").layers, whole.layers, rel_tol=1e-12)
 
 
