@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from moefps._typing import ProgressCallback
 from moefps.kernels._arguments import Distance
+from moefps.kernels.activations import Request
 from moefps.kernels.counting import Trace
 
 _Floats: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -40,6 +41,9 @@ def mean_distances(
 ) -> npt.NDArray[np.float64]: ...
 def count_routing(
     trace: Trace, *, n_threads: int | None, progress: ProgressCallback | None
+) -> dict[str, npt.NDArray[Any]]: ...
+def sum_activations(
+    request: Request, *, n_threads: int | None, progress: ProgressCallback | None
 ) -> dict[str, npt.NDArray[Any]]: ...
 def fps(
     d: _Floats,

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from moefps._core import simd_levels
 from moefps.kernels._arguments import check_count, check_fingerprints, check_seed
+from moefps.kernels.activations import (
+    Activation,
+    ActivationSums,
+    check_threshold,
+    sum_activations,
+    sum_dense_activations,
+)
 from moefps.kernels.counting import RoutingCounts, count_routing, find_neighbours
 from moefps.kernels.distance import mean_distances, wasserstein_cross, wasserstein_matrix
 from moefps.kernels.picking import Picks, cover_radii, pick_from_distances, pick_from_fingerprints
 
 __all__ = [
+    "Activation",
+    "ActivationSums",
     "Picks",
     "RoutingCounts",
     "check_count",
     "check_fingerprints",
     "check_seed",
+    "check_threshold",
     "count_routing",
     "cover_radii",
     "find_neighbours",
@@ -21,6 +31,8 @@ __all__ = [
     "pick_from_distances",
     "pick_from_fingerprints",
     "simd_levels",
+    "sum_activations",
+    "sum_dense_activations",
     "wasserstein_cross",
     "wasserstein_matrix",
 ]
