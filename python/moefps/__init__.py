@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from moefps.io.dump import Dump, open_dump, write_dump
     from moefps.io.traces import convert_trace
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
+    from moefps.metrics.focus import ExpertFocus, expert_focus
     from moefps.recording import RouterSpec, capture
     from moefps.selection import (
         FarthestPointSampler,
@@ -71,6 +72,8 @@ _HOME = {
     "simd_levels": "moefps.kernels",
     "wasserstein_cross": "moefps.kernels",
     "wasserstein_matrix": "moefps.kernels",
+    "ExpertFocus": "moefps.metrics.focus",
+    "expert_focus": "moefps.metrics.focus",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
     "FarthestPointSampler": "moefps.selection",
@@ -92,6 +95,7 @@ __all__ = [
     "Dump",
     "DumpError",
     "DuplicateWarning",
+    "ExpertFocus",
     "FarthestPointSampler",
     "FileError",
     "MissingExtraError",
@@ -106,6 +110,7 @@ __all__ = [
     "capture",
     "convert_trace",
     "evaluate_selection",
+    "expert_focus",
     "fps",
     "mean_distances",
     "open_dump",

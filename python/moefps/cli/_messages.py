@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["in_words_of_the_command"]
 
 _OPTIONS = {
+    "activation": "--activation",
+    "by": "--by",
     "drop_empty": "--drop-empty",
     "ground": "--positions",
     "kind": "--kind",
@@ -27,6 +29,7 @@ _OPTIONS = {
     "start": "--start",
     "stop_radius": "--stop-radius",
     "stride": "--stride",
+    "threshold": "--threshold",
     "window": "--window",
 }
 

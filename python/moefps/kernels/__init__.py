@@ -7,6 +7,7 @@ from moefps.kernels._arguments import check_count, check_fingerprints, check_see
 from moefps.kernels.activations import (
     Activation,
     ActivationSums,
+    check_activations,
     check_threshold,
     sum_activations,
     sum_dense_activations,
@@ -20,6 +21,7 @@ __all__ = [
     "ActivationSums",
     "Picks",
     "RoutingCounts",
+    "check_activations",
     "check_count",
     "check_fingerprints",
     "check_seed",

@@ -279,9 +279,7 @@ def sum_dense_activations(
     >>> sums.totals, sums.counts
     (array([[1.25, 0.25, 0.  ]]), array([[2, 1, 0]]))
     """
-    numbers = check_float_array("activations", activations)
-    if numbers.ndim != 2 or not 1 <= numbers.shape[1] <= _MOST_EXPERTS:
-        raise ShapeError(f"activations: shape {numbers.shape}; accepted: [T, E], with 1 to {_MOST_EXPERTS:,} experts")
+    numbers = check_activations(activations)
     group_ids, group_count = _check_groups(groups, n_groups, len(numbers))
     request = Request(
         activation="dense",
@@ -302,6 +300,14 @@ def sum_dense_activations(
     return _sum(request, n_threads, progress)
 
 
+def check_activations(activations: npt.ArrayLike) -> FloatArray:
+    """Return activations as `sum_dense_activations` takes them, but for their values."""
+    found = check_float_array("activations", activations)
+    if found.ndim != 2 or not 1 <= found.shape[1] <= _MOST_EXPERTS:
+        raise ShapeError(f"activations: shape {found.shape}; accepted: [T, E], with 1 to {_MOST_EXPERTS:,} experts")
+    return found
+
+
 def check_threshold(threshold: float, below: float | None) -> float:
     """Return a threshold of activations as a float.
 
@@ -314,7 +320,7 @@ def check_threshold(threshold: float, below: float | None) -> float:
     """
     accepted = "a number from 0 on" if below is None else f"a number from 0 to below {below:g}"
     message = f"threshold: {threshold!r}; accepted: {accepted}, of which 0.01 to 0.3 are mostly of use"
-    if isinstance(threshold, bool | np.bool_) or not isinstance(threshold, int | float | np.integer | np.floating):
+    if not _is_number(threshold):
         raise ArgumentError(message)
     found = float(threshold)
     if not math.isfinite(found) or found < 0 or (below is not None and found >= below):
@@ -382,7 +388,10 @@ def _check_bins(n_bins: int) -> int:
 
 
 def _check_highest(highest: float) -> float:
-    is_number = isinstance(highest, int | float | np.integer | np.floating) and not isinstance(highest, bool)
-    if not is_number or not math.isfinite(highest) or highest <= 0:
-        raise ArgumentError(f"highest: {highest!r}; accepted: a number above 0")
-    return float(highest)
+    if _is_number(highest) and math.isfinite(highest) and highest > 0:
+        return float(highest)
+    raise ArgumentError(f"highest: {highest!r}; accepted: a number above 0")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
