@@ -48,6 +48,8 @@ def distribution(logits, scoring):
 def sums(tokens, groups, n_groups, *, n_experts, threshold, n_bins=100, highest=1.0):
     """What the activations of one layer sum up to; `tokens` as `token_activations` gives them.
 
+    The threshold is one in the precision of the activations.
+
     Returns
     -------
     dict

@@ -63,6 +63,11 @@ def compute(ids, numbers, how, **more):
     return sum_activations(ids, **{where: numbers}, **how, **more)
 
 
+def in_precision(numbers, how):
+    """The threshold as the weights can have it; what is computed from them is in double precision."""
+    return float(numbers.dtype.type(how["threshold"])) if how["activation"] == "weights" else how["threshold"]
+
+
 def same(a, b):
     for field in dataclasses.fields(ActivationSums):
         np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
@@ -98,7 +103,7 @@ def test_sums_are_what_the_definitions_say(case, layout):
             how["groups"],
             how["n_groups"],
             n_experts=real,
-            threshold=how["threshold"],
+            threshold=in_precision(numbers, how),
             n_bins=how["n_bins"],
             highest=how["highest"],
         )
@@ -154,8 +159,8 @@ def test_a_dense_array_says_the_same(case):
         for expert, x in (token or {}).items():
             dense[t, expert] = x
     of_slots = compute(ids, numbers, how, layers=[layer])
-    names = ("threshold", "groups", "n_groups", "n_bins", "highest")
-    found = sum_dense_activations(dense, **{name: how[name] for name in names})
+    names = ("groups", "n_groups", "n_bins", "highest")
+    found = sum_dense_activations(dense, threshold=in_precision(numbers, how), **{name: how[name] for name in names})
     for name in ("counts", "totals", "maxima", "above"):
         np.testing.assert_allclose(getattr(found, name), getattr(of_slots, name), rtol=1e-12, err_msg=name)
     np.testing.assert_array_equal(found.histogram[..., 1:], of_slots.histogram[..., 1:])
@@ -179,6 +184,17 @@ def test_values_at_edges():
     assert found.histogram[0].argmax(axis=1)[1:5].tolist() == [1, 2, 3, 3]
     assert found.above.tolist() == [[0, 0, 0, 0, 0, 1]]
     assert found.activations.tolist() == [[0, 1, 1, 1, 1, 1]]
+
+
+def test_a_threshold_is_in_the_precision_of_the_weights():
+    """0.1 is not above 0.1, in no precision."""
+    for dtype in (np.float16, np.float32, np.float64):
+        for threshold in (0.1, 0.2, 0.3):
+            values = np.array([[threshold, 2 * threshold]], dtype=dtype)
+            assert sum_dense_activations(values, threshold=threshold).counts.tolist() == [[0, 1]]
+            if dtype != np.float64:
+                ids = np.array([[[0, 1]]], dtype=np.int16)
+                assert sum_activations(ids, values[np.newaxis], n_experts=2, threshold=threshold).counts.sum() == 1
 
 
 def test_float64_and_no_tokens():

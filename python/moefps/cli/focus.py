@@ -125,7 +125,10 @@ def focus(
             progress=progress or False,
             **settings,
         )
-        tokens = None if expert is None else found.tokens_of(expert[1], expert[0])
+        tokens = None
+        if expert is not None:
+            with in_words_of_the_command(None, layer="--tokens-of: layer", expert="--tokens-of: expert"):
+                tokens = found.tokens_of(expert[1], expert[0])
     if write is not None:
         write(found)
     if output_format == "table":

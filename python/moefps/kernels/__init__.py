@@ -9,6 +9,7 @@ from moefps.kernels.activations import (
     ActivationSums,
     check_activations,
     check_threshold,
+    round_threshold,
     sum_activations,
     sum_dense_activations,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "mean_distances",
     "pick_from_distances",
     "pick_from_fingerprints",
+    "round_threshold",
     "simd_levels",
     "sum_activations",
     "sum_dense_activations",

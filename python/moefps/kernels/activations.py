@@ -166,6 +166,7 @@ def sum_activations(
         a token chose twice are one activation.
     threshold : float, default 0.1
         An activation counts if it is larger; from 0 on, and below 1 for renormalized and probs, which cannot be larger.
+        Weights are compared in their own precision, in which 0.1 is not above 0.1.
     layers : sequence of int, optional
         Which layers, 0..L-1; all by default.
     groups : array-like of int [T], optional
@@ -328,8 +329,24 @@ def check_threshold(threshold: float, below: float | None) -> float:
     return found
 
 
+def round_threshold(threshold: float, dtype: np.dtype[Any]) -> float:
+    """Return a threshold in the precision of what is compared with it, as numpy and torch compare.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bool(np.float32(0.1) > 0.1), float(np.float32(0.1)) > round_threshold(0.1, np.dtype(np.float32))
+    (False, False)
+    """
+    with np.errstate(over="ignore"):
+        return float(dtype.type(threshold))
+
+
 def _sum(request: Request, n_threads: int | None, progress: Progress) -> ActivationSums:
     threads = check_threads(n_threads)
+    given = request.threshold
+    if request.activation in ("weights", "dense"):
+        request = request._replace(threshold=round_threshold(given, request.numbers.dtype))
     with progress_callback(progress, "activations") as callback:
         found = _core.sum_activations(request, n_threads=threads, progress=callback)
     if request.groups is None:
@@ -337,7 +354,7 @@ def _sum(request: Request, n_threads: int | None, progress: Progress) -> Activat
         found = {name: array if name in whole else array[0] for name, array in found.items()}
     active = np.array(request.n_experts, dtype=np.int64) - np.array(request.passive_experts, dtype=np.int64)
     chosen = np.array(request.layers, dtype=np.int64)
-    return ActivationSums(chosen, active[chosen], request.threshold, request.highest, **found)
+    return ActivationSums(chosen, active[chosen], given, request.highest, **found)
 
 
 def _check_layers(layers: Sequence[int] | None, n_layers: int) -> list[int]:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from moefps.io.dump.scoring import full_probabilities
+from moefps.kernels import round_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ class DenseActivity:
     def find(self, layer: int, expert: int, threshold: float) -> Found:
         """Give the tokens of an expert."""
         column = self._activations[:, expert].astype(np.float64)
-        rows = np.flatnonzero(column > threshold)
+        rows = np.flatnonzero(column > round_threshold(threshold, self._activations.dtype))
         return Found(rows, column[rows])
 
     def describe(self, rows: IndexArray) -> pl.DataFrame:
@@ -80,6 +81,8 @@ class DumpActivity:
     def find(self, layer: int, expert: int, threshold: float) -> Found:
         """Give the tokens of an expert; the arrays are gone through in pieces."""
         rows, values = [np.empty(0, np.int64)], [np.empty(0)]
+        if self._activation == "weights":
+            threshold = round_threshold(threshold, self._dump.stored("expert_weights").dtype)
         for first, activations in self._pieces(layer, expert):
             # Those that are not defined are NaN, which is above nothing.
             at = np.flatnonzero(activations > threshold)

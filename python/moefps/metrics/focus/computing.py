@@ -68,6 +68,7 @@ def expert_focus(
         integers, or true and false.
     threshold : float, default 0.1
         Activations count above it. From 0 on, and below 1 for renormalized and probs; 0.01 to 0.3 are mostly of use.
+        Weights are compared in their own precision, in which 0.1 is not above 0.1.
     activation : {"weights", "renormalized", "probs"}
         What the activation of an expert on a token is: the weight w that the router returned; w divided by its sum over
         the token's slots; or the share in the router's full distribution, which every expert has on every token.

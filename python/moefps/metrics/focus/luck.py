@@ -21,7 +21,7 @@ _DECIMALS = 3
 """Layers whose domains have shares of tokens that are equal to so many decimals are simulated once."""
 
 
-def expected_by_luck(counted: IndexArray, n_tokens: IndexArray) -> tuple[Float64Array, Float64Array]:
+def expected_by_luck(counted: IndexArray, place: IndexArray, n_tokens: IndexArray) -> tuple[Float64Array, Float64Array]:
     """Give the mean focus degree of experts that do not look at domains, with so many activations of equal size.
 
     Each activation falls on a domain with the probability of its share of the tokens. The means are simulated, always
@@ -31,8 +31,10 @@ def expected_by_luck(counted: IndexArray, n_tokens: IndexArray) -> tuple[Float64
     ----------
     counted : ndarray of int64 [n]
         Activations of each expert that count.
-    n_tokens : ndarray of int64 [n, D]
-        The tokens of each domain, in the expert's layer.
+    place : ndarray of int64 [n]
+        Which layer each is of.
+    n_tokens : ndarray of int64 [L, D]
+        The tokens of each domain, in each layer.
 
     Returns
     -------
@@ -41,18 +43,20 @@ def expected_by_luck(counted: IndexArray, n_tokens: IndexArray) -> tuple[Float64
 
     Examples
     --------
-    >>> plain, _ = expected_by_luck(np.array([1, 2, 10**9]), np.array([[50, 50]] * 3))
+    >>> plain, _ = expected_by_luck(np.array([1, 2, 10**9]), np.zeros(3, int), np.array([[50, 50]]))
     >>> plain.round().tolist()
     [100.0, 75.0, 50.0]
     """
     found = np.full((2, len(counted)), np.nan)
     shares = n_tokens / np.maximum(n_tokens.sum(axis=1, keepdims=True), 1)
-    for key in np.unique(shares.round(_DECIMALS), axis=0):
-        # Rounding puts no two kinds of layers together that matter, and the first stands for all.
-        members = np.flatnonzero((shares.round(_DECIMALS) == key).all(axis=1) & (counted > 0))
+    # The first layer of a kind stands for all.
+    _, first, kind = np.unique(shares.round(_DECIMALS), axis=0, return_index=True, return_inverse=True)
+    kind = kind.reshape(-1)[place]
+    for number, layer in enumerate(first.tolist()):
+        members = np.flatnonzero((kind == number) & (counted > 0))
         if len(members):
             sizes = counted[members]
-            tried, means = _simulate(int(sizes.max()), n_tokens[members[0]])
+            tried, means = _simulate(int(sizes.max()), n_tokens[layer])
             for which in range(2):
                 found[which, members] = np.interp(np.log(sizes), np.log(tried), means[which])
     return found[0], found[1]

@@ -120,7 +120,7 @@ def _expert_table(
     seen, counted = _of_pairs(sums.activations, pairs).sum(axis=1), _of_pairs(sums.counts, pairs).sum(axis=1)
     n_tokens = (sums.tokens - sums.left_out).T
     chance, even = _chance_levels(n_tokens)
-    luck, balanced_luck = expected_by_luck(counted, n_tokens[pairs.place])
+    luck, balanced_luck = expected_by_luck(counted, pairs.place, n_tokens)
     reasons = np.where(seen == 0, "no activation", f"no activation above the threshold {sums.threshold:g}")
     return pl.DataFrame(
         {
