@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
     from moefps.metrics import RoutingMetrics, routing_metrics
     from moefps.metrics.analyzer import RoutingAnalyzer
+    from moefps.metrics.focus import ExpertFocus, expert_focus
     from moefps.metrics.training import RoutingCallback
     from moefps.recording import RouterSpec, capture
     from moefps.selection import (
@@ -78,6 +79,8 @@ _HOME = {
     "RoutingAnalyzer": "moefps.metrics.analyzer",
     "RoutingCallback": "moefps.metrics.training",
     "routing_metrics": "moefps.metrics",
+    "ExpertFocus": "moefps.metrics.focus",
+    "expert_focus": "moefps.metrics.focus",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
     "FarthestPointSampler": "moefps.selection",
@@ -99,6 +102,7 @@ __all__ = [
     "Dump",
     "DumpError",
     "DuplicateWarning",
+    "ExpertFocus",
     "FarthestPointSampler",
     "FileError",
     "MissingExtraError",
@@ -116,6 +120,7 @@ __all__ = [
     "capture",
     "convert_trace",
     "evaluate_selection",
+    "expert_focus",
     "fps",
     "mean_distances",
     "open_dump",

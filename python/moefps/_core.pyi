@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from moefps._typing import ProgressCallback
 from moefps.kernels._arguments import Distance
+from moefps.kernels.activations import Request
 from moefps.kernels.counting import Trace
 from moefps.kernels.logits import LogitTrace
 from moefps.kernels.segments import Choices
@@ -65,6 +66,9 @@ def count_vocabulary(
     entries: bool,
     n_threads: int | None,
     progress: ProgressCallback | None,
+) -> dict[str, npt.NDArray[Any]]: ...
+def sum_activations(
+    request: Request, *, n_threads: int | None, progress: ProgressCallback | None
 ) -> dict[str, npt.NDArray[Any]]: ...
 def fps(
     d: _Floats,

@@ -17,6 +17,7 @@ _OPTIONS = {
     "by": "--by",
     "capacity_factor": "--capacity-factor",
     "ci": "--ci",
+    "activation": "--activation",
     "drop_empty": "--drop-empty",
     "ground": "--positions",
     "kind": "--kind",
@@ -33,6 +34,7 @@ _OPTIONS = {
     "stop_radius": "--stop-radius",
     "stride": "--stride",
     "targets": "--targets",
+    "threshold": "--threshold",
     "window": "--window",
 }
 

@@ -6,11 +6,14 @@
 //!
 //! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, [`logit`] the
 //! full distributions that its routers computed, [`segment`] its windows of tokens, and [`vocabulary`] its token ids.
+//! [`activation`] sums up how strongly experts are active on the tokens of each group, [`agreement`] how far two traces
+//! of the same tokens agree.
 //!
 //! The crate knows nothing of Python. Long calls take a [`task::Task`], through which another thread follows and
 //! cancels them, and run on the rayon pool that they are called in. No result depends on the number of threads or on
 //! the instruction set.
 
+pub mod activation;
 mod aligned;
 pub mod bounds;
 mod cache;
