@@ -10,12 +10,12 @@
 mod check;
 mod coactivation;
 mod confidence;
-mod ln;
+pub(crate) mod ln;
 mod load;
 mod neighbour;
 mod output;
-mod state;
-mod tile;
+pub(crate) mod state;
+pub(crate) mod tile;
 
 use half::f16;
 use ndarray::ArrayView3;

@@ -116,7 +116,7 @@ impl Sizes {
 }
 
 /// Memory for counters, or an error that says how much there would have to be.
-pub(super) fn zeros<T: Clone>(n: usize, zero: T) -> Result<Vec<T>> {
+pub(crate) fn zeros<T: Clone>(n: usize, zero: T) -> Result<Vec<T>> {
     let mut counters = Vec::new();
     let bytes = n.saturating_mul(size_of::<T>());
     counters.try_reserve_exact(n).map_err(|_| Error::Memory { what: "counters of a trace", bytes })?;

@@ -259,7 +259,7 @@ fn turn<'a, T: Copy + 'a, const K: usize>(row: impl Fn(usize) -> &'a [T], len: u
 
 /// A half as a double, without a branch or a table, so that many are done at once.
 #[inline(always)]
-fn widen(half: f16) -> f64 {
+pub(crate) fn widen(half: f16) -> f64 {
     let bits = u32::from(half.to_bits());
     let magnitude = (bits & 0x7fff) << 13;
     // The exponent's bias differs by 112; for infinity and NaN, all its bits are set.
