@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
     from moefps.metrics import RoutingMetrics, routing_metrics
     from moefps.metrics.analyzer import RoutingAnalyzer
+    from moefps.metrics.consistency import RoutingConsistency, routing_consistency
     from moefps.metrics.focus import ExpertFocus, expert_focus
     from moefps.metrics.training import RoutingCallback
     from moefps.recording import RouterSpec, capture
@@ -79,6 +80,8 @@ _HOME = {
     "RoutingAnalyzer": "moefps.metrics.analyzer",
     "RoutingCallback": "moefps.metrics.training",
     "routing_metrics": "moefps.metrics",
+    "RoutingConsistency": "moefps.metrics.consistency",
+    "routing_consistency": "moefps.metrics.consistency",
     "ExpertFocus": "moefps.metrics.focus",
     "expert_focus": "moefps.metrics.focus",
     "RouterSpec": "moefps.recording",
@@ -111,6 +114,7 @@ __all__ = [
     "RouterSpec",
     "RoutingAnalyzer",
     "RoutingCallback",
+    "RoutingConsistency",
     "RoutingMetrics",
     "Selection",
     "SelectionEvaluation",
@@ -124,6 +128,7 @@ __all__ = [
     "fps",
     "mean_distances",
     "open_dump",
+    "routing_consistency",
     "routing_metrics",
     "select",
     "simd_levels",

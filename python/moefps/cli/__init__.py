@@ -33,6 +33,7 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
         "select": "Pick the samples that together show every way the model behaves.",
         "metrics": "Compute routing metrics: load, balance, confidence, specialisation.",
         "focus": "Tell how focused experts are on domains.",
+        "consistency": "Say how alike two dumps of the same tokens are: two checkpoints.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -13,6 +13,7 @@ from moefps.kernels.activations import (
     sum_activations,
     sum_dense_activations,
 )
+from moefps.kernels.agreement import ChoiceSums, compare_choices
 from moefps.kernels.counting import RoutingCounts, count_routing, find_neighbours
 from moefps.kernels.distance import mean_distances, wasserstein_cross, wasserstein_matrix
 from moefps.kernels.logits import LogitSums, sum_logits
@@ -22,6 +23,7 @@ from moefps.kernels.segments import SegmentCounts, VocabularyCounts, count_segme
 __all__ = [
     "Activation",
     "ActivationSums",
+    "ChoiceSums",
     "LogitSums",
     "Picks",
     "RoutingCounts",
@@ -32,6 +34,7 @@ __all__ = [
     "check_fingerprints",
     "check_seed",
     "check_threshold",
+    "compare_choices",
     "count_routing",
     "count_segments",
     "count_vocabulary",

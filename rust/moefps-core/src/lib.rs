@@ -14,6 +14,7 @@
 //! the instruction set.
 
 pub mod activation;
+pub mod agreement;
 mod aligned;
 pub mod bounds;
 mod cache;

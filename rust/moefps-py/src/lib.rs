@@ -2,6 +2,7 @@
 //! errors; the arithmetic is elsewhere.
 
 mod activation;
+mod agreement;
 mod array;
 mod call;
 mod count;
@@ -18,6 +19,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::activation::sum_activations;
+    #[pymodule_export]
+    use super::agreement::compare_choices;
     #[pymodule_export]
     use super::count::count_routing;
     #[pymodule_export]
