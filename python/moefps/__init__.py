@@ -7,7 +7,9 @@ expert of a layer got. Everything here takes N of them as an array ``[N, L, E]``
 - `select`: M of N samples that cover the rest, without the matrix; `fps`: the same on any distance matrix;
 - `evaluate_selection`, `typicality`: how good a selection is, and how common each sample is;
 - `capture`: the routing of a model of transformers over texts, as a dump on disk; `open_dump` reads one, `write_dump`
-  makes one of arrays.
+  makes one of arrays;
+- `routing_metrics`, `expert_focus`, `routing_consistency`, `model_cost`: what a dump, or two, or a model tell of its
+  routing and its cost; `RoutingAnalyzer` and `RoutingCallback` while it runs or trains.
 
 Names are imported when they are first used, so ``import moefps`` costs no more than numpy.
 """
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from moefps.metrics import RoutingMetrics, routing_metrics
     from moefps.metrics.analyzer import RoutingAnalyzer
     from moefps.metrics.consistency import RoutingConsistency, routing_consistency
+    from moefps.metrics.cost import ModelCost, model_cost
+    from moefps.metrics.cost_routing import RoutingCost, routing_cost
     from moefps.metrics.focus import ExpertFocus, expert_focus
     from moefps.metrics.training import RoutingCallback
     from moefps.recording import RouterSpec, capture
@@ -82,6 +86,10 @@ _HOME = {
     "routing_metrics": "moefps.metrics",
     "RoutingConsistency": "moefps.metrics.consistency",
     "routing_consistency": "moefps.metrics.consistency",
+    "ModelCost": "moefps.metrics.cost",
+    "model_cost": "moefps.metrics.cost",
+    "RoutingCost": "moefps.metrics.cost_routing",
+    "routing_cost": "moefps.metrics.cost_routing",
     "ExpertFocus": "moefps.metrics.focus",
     "expert_focus": "moefps.metrics.focus",
     "RouterSpec": "moefps.recording",
@@ -109,12 +117,14 @@ __all__ = [
     "FarthestPointSampler",
     "FileError",
     "MissingExtraError",
+    "ModelCost",
     "MoefpsError",
     "RandomInterval",
     "RouterSpec",
     "RoutingAnalyzer",
     "RoutingCallback",
     "RoutingConsistency",
+    "RoutingCost",
     "RoutingMetrics",
     "Selection",
     "SelectionEvaluation",
@@ -127,8 +137,10 @@ __all__ = [
     "expert_focus",
     "fps",
     "mean_distances",
+    "model_cost",
     "open_dump",
     "routing_consistency",
+    "routing_cost",
     "routing_metrics",
     "select",
     "simd_levels",

@@ -14,12 +14,19 @@ import moefps
 pytestmark = pytest.mark.alone
 HEAVY = ("torch", "polars", "rich", "click", "scipy", "sklearn", "altair", "pandas")
 PUBLIC = [
+    "ExpertFocus",
     "FarthestPointSampler",
+    "RoutingAnalyzer",
+    "RoutingConsistency",
+    "RoutingMetrics",
     "Selection",
     "SelectionEvaluation",
     "evaluate_selection",
+    "expert_focus",
     "fps",
     "mean_distances",
+    "routing_consistency",
+    "routing_metrics",
     "select",
     "typicality",
     "wasserstein_cross",
