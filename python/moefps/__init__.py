@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from moefps.io.dump import Dump, open_dump, write_dump
     from moefps.io.traces import convert_trace
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
+    from moefps.metrics import RoutingMetrics, routing_metrics
+    from moefps.metrics.analyzer import RoutingAnalyzer
+    from moefps.metrics.consistency import RoutingConsistency, routing_consistency
+    from moefps.metrics.focus import ExpertFocus, expert_focus
+    from moefps.metrics.training import RoutingCallback
     from moefps.recording import RouterSpec, capture
     from moefps.selection import (
         FarthestPointSampler,
@@ -71,6 +76,14 @@ _HOME = {
     "simd_levels": "moefps.kernels",
     "wasserstein_cross": "moefps.kernels",
     "wasserstein_matrix": "moefps.kernels",
+    "RoutingMetrics": "moefps.metrics",
+    "RoutingAnalyzer": "moefps.metrics.analyzer",
+    "RoutingCallback": "moefps.metrics.training",
+    "routing_metrics": "moefps.metrics",
+    "RoutingConsistency": "moefps.metrics.consistency",
+    "routing_consistency": "moefps.metrics.consistency",
+    "ExpertFocus": "moefps.metrics.focus",
+    "expert_focus": "moefps.metrics.focus",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
     "FarthestPointSampler": "moefps.selection",
@@ -92,12 +105,17 @@ __all__ = [
     "Dump",
     "DumpError",
     "DuplicateWarning",
+    "ExpertFocus",
     "FarthestPointSampler",
     "FileError",
     "MissingExtraError",
     "MoefpsError",
     "RandomInterval",
     "RouterSpec",
+    "RoutingAnalyzer",
+    "RoutingCallback",
+    "RoutingConsistency",
+    "RoutingMetrics",
     "Selection",
     "SelectionEvaluation",
     "ShapeError",
@@ -106,9 +124,12 @@ __all__ = [
     "capture",
     "convert_trace",
     "evaluate_selection",
+    "expert_focus",
     "fps",
     "mean_distances",
     "open_dump",
+    "routing_consistency",
+    "routing_metrics",
     "select",
     "simd_levels",
     "typicality",

@@ -7,8 +7,11 @@ import numpy.typing as npt
 
 from moefps._typing import ProgressCallback
 from moefps.kernels._arguments import Distance
+from moefps.kernels.activations import Request
 from moefps.kernels.agreement import Comparison
 from moefps.kernels.counting import Trace
+from moefps.kernels.logits import LogitTrace
+from moefps.kernels.segments import Choices
 
 _Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 _Picks: TypeAlias = tuple[
@@ -44,6 +47,32 @@ def compare_choices(
 ) -> dict[str, npt.NDArray[Any]]: ...
 def count_routing(
     trace: Trace, *, n_threads: int | None, progress: ProgressCallback | None
+) -> dict[str, npt.NDArray[Any]]: ...
+def sum_logits(
+    trace: LogitTrace, *, n_threads: int | None, progress: ProgressCallback | None
+) -> dict[str, npt.NDArray[Any]]: ...
+def count_segments(
+    choices: Choices,
+    follows: npt.NDArray[np.bool_],
+    *,
+    window: int,
+    histograms: bool,
+    cache_sizes: list[int] | None,
+    n_threads: int | None,
+    progress: ProgressCallback | None,
+) -> dict[str, npt.NDArray[Any]]: ...
+def count_vocabulary(
+    choices: Choices,
+    token_ids: npt.NDArray[np.int32],
+    *,
+    min_count: int,
+    top: int,
+    entries: bool,
+    n_threads: int | None,
+    progress: ProgressCallback | None,
+) -> dict[str, npt.NDArray[Any]]: ...
+def sum_activations(
+    request: Request, *, n_threads: int | None, progress: ProgressCallback | None
 ) -> dict[str, npt.NDArray[Any]]: ...
 def fps(
     d: _Floats,

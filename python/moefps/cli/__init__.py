@@ -31,6 +31,8 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
         "fingerprint": "Write the fingerprints of a dump to a .npy.",
         "distance": "Write the Wasserstein distances between all samples to a .npy.",
         "select": "Pick the samples that together show every way the model behaves.",
+        "metrics": "Compute routing metrics: load, balance, confidence, specialisation.",
+        "focus": "Tell how focused experts are on domains.",
         "consistency": "Say how alike two dumps of the same tokens are: two checkpoints.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 __all__ = ["in_words_of_the_command"]
 
 _OPTIONS = {
+    "by": "--by",
+    "capacity_factor": "--capacity-factor",
+    "ci": "--ci",
+    "activation": "--activation",
     "drop_empty": "--drop-empty",
     "ground": "--positions",
     "kind": "--kind",
     "layer_weights": "--layer-weights",
     "layers": "--layers",
+    "metrics": "--metric",
     "n_random": "--n-random",
+    "n_resamples": "--resamples",
     "n_select": "-m",
     "n_threads": "--threads",
     "seed": "--seed",
@@ -27,6 +33,8 @@ _OPTIONS = {
     "start": "--start",
     "stop_radius": "--stop-radius",
     "stride": "--stride",
+    "targets": "--targets",
+    "threshold": "--threshold",
     "window": "--window",
 }
 

@@ -73,7 +73,7 @@ class RoutingCounts:
     entropy_sums : ndarray of float64 [L] or None
         Σ H(ŵ) / ln k_t over tokens with k_t >= 2 filled slots.
     entropy_tokens : ndarray of int64 [L] or None
-        Tokens in that sum; those with a negative ŵ are not.
+        Tokens in that sum; those with a negative weight are not.
     pairs : ndarray of int64 [L] or None
         Pairs of neighbours that both have a filled slot, and are of one group. None where `follows` was not given, as
         all below.

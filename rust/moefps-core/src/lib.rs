@@ -4,30 +4,38 @@
 //! vectors of features ([`ground`]). Below that there is one L1 kernel ([`l1`]), a tiled matrix over it ([`matrix`]),
 //! and farthest point sampling with ([`fps`]) or without ([`select`]) that matrix.
 //!
-//! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, and
-//! [`agreement`] does so for two traces of the same tokens.
+//! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, [`logit`] the
+//! full distributions that its routers computed, [`segment`] its windows of tokens, and [`vocabulary`] its token ids.
+//! [`activation`] sums up how strongly experts are active on the tokens of each group, [`agreement`] how far two traces
+//! of the same tokens agree.
 //!
 //! The crate knows nothing of Python. Long calls take a [`task::Task`], through which another thread follows and
 //! cancels them, and run on the rayon pool that they are called in. No result depends on the number of threads or on
 //! the instruction set.
 
+pub mod activation;
 pub mod agreement;
 mod aligned;
 pub mod bounds;
+mod cache;
+pub mod choice;
 pub mod count;
 pub mod error;
 mod exact;
 pub mod fps;
 pub mod ground;
 pub mod l1;
+pub mod logit;
 pub mod matrix;
 mod medoid;
 mod nearest;
 pub mod output;
 pub mod sample;
+pub mod segment;
 pub mod select;
 pub mod start;
 pub mod sum;
 pub mod task;
+pub mod vocabulary;
 
 pub use error::{Error, Result};

@@ -1,12 +1,15 @@
 //! `moefps._core`: the kernels of `moefps-core` for Python. Checks arrays, releases the GIL, polls for Ctrl-C, maps
 //! errors; the arithmetic is elsewhere.
 
+mod activation;
 mod agreement;
 mod array;
 mod call;
 mod count;
 mod distance;
 mod error;
+mod logit;
+mod segment;
 mod selection;
 
 use pyo3::prelude::*;
@@ -15,11 +18,17 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use super::activation::sum_activations;
+    #[pymodule_export]
     use super::agreement::compare_choices;
     #[pymodule_export]
     use super::count::count_routing;
     #[pymodule_export]
     use super::distance::{mean_distances, wasserstein_cross, wasserstein_matrix};
+    #[pymodule_export]
+    use super::logit::sum_logits;
+    #[pymodule_export]
+    use super::segment::{count_segments, count_vocabulary};
     #[pymodule_export]
     use super::selection::{cover, fps, select};
 

@@ -1,0 +1,3 @@
+"""Two aligned traces compared: statistics over tasks, not tokens."""
+
+from __future__ import annotations

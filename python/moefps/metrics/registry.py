@@ -1,0 +1,128 @@
+"""Every metric by its name."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from moefps.errors import ArgumentError
+from moefps.metrics.families import balance, capacity, confidence, gram, load, locality, segments, specialisation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import polars as pl
+
+    from moefps.metrics.metric import Metric
+
+__all__ = ["FAMILIES", "METRICS", "find_metric", "list_metrics"]
+
+FAMILIES = (
+    load,
+    balance,
+    capacity,
+    confidence,
+    specialisation,
+    gram,
+    # Further families are added here, one module a line.
+    locality,
+    segments,
+)
+
+METRICS: tuple[Metric, ...] = tuple(metric for family in FAMILIES for metric in family.METRICS)
+"""All metrics, in the order of the documentation."""
+
+_BY_NAME = {name: metric for metric in METRICS for name in (*metric.aliases, metric.name)}
+
+
+def find_metric(name: str, *, argument: str = "metrics") -> Metric:
+    """Find a metric by its name, or another name that it is known by.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+    argument : str
+        What the message calls the place where the name was given.
+
+    Returns
+    -------
+    Metric
+
+    Raises
+    ------
+    ArgumentError
+        There is no such metric; the nearest name is suggested.
+
+    Examples
+    --------
+    >>> find_metric("lpr").name
+    'gate_weight_cv'
+    >>> find_metric("gini")
+    Traceback (most recent call last):
+        ...
+    moefps.errors.ArgumentError: metrics: 'gini' is no metric, perhaps 'gini_coefficient'; accepted: the names that
+    `moefps metrics --list` gives
+    """
+    given: object = name
+    found = _BY_NAME.get(name) if isinstance(given, str) else None
+    if found is None:
+        raise ArgumentError(f"{argument}: {name!r} is no metric{_suggest(name)}; accepted: the names that {_LISTED}")
+    return found
+
+
+_LISTED = "`moefps metrics --list` gives"
+
+
+def _suggest(name: object) -> str:
+    text = str(name).lower()
+    near = difflib.get_close_matches(text, _BY_NAME, n=1, cutoff=0.6)
+    near = near or [known for known in _BY_NAME if text and (text in known or known in text)][:1]
+    return f", perhaps {near[0]!r}" if near else ""
+
+
+def list_metrics(names: Iterable[str] | None = None) -> pl.DataFrame:
+    """Give the registry as a table.
+
+    Parameters
+    ----------
+    names : iterable of str, optional
+        Which metrics; all when not given.
+
+    Returns
+    -------
+    polars.DataFrame
+        A row a metric: ``metric``, ``family``, ``level``, ``formula``, ``range``, ``unit``, ``better``, ``chance``,
+        ``target``, ``needs``, ``source``, ``references``, ``aliases``, ``example``.
+
+    Examples
+    --------
+    >>> list_metrics(["maxvio"])["formula"][0]
+    '(max c - m) / m, over the whole set (MaxVio_global)'
+    """
+    import polars as pl
+
+    chosen = METRICS if names is None else [find_metric(name) for name in names]
+    rows = [
+        {
+            "metric": metric.name,
+            "family": metric.family,
+            "level": metric.level,
+            "formula": metric.formula,
+            "range": metric.range or None,
+            "unit": metric.unit or None,
+            "better": metric.better,
+            "chance": metric.chance,
+            "target": None if metric.target is None else metric.target.text,
+            "needs": ", ".join(metric.needs) or None,
+            "source": metric.source,
+            "references": "; ".join(metric.references) or None,
+            "aliases": ", ".join(metric.aliases) or None,
+            "example": metric.example,
+        }
+        for metric in chosen
+    ]
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(_TEXT, pl.String))
+
+
+_TEXT = ("range", "unit", "chance", "target", "needs", "references", "aliases")
