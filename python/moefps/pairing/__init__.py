@@ -9,6 +9,7 @@ from __future__ import annotations
 from moefps.io.pair_tokens import PairTokens, TaskTokens, read_pair_tokens
 from moefps.pairing.aligning import align_pairs
 from moefps.pairing.building import Pairs, build_pairs
+from moefps.pairing.encoding import load_tokenizer
 from moefps.pairing.pair_files import Pair, Segment, read_pairs
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "TaskTokens",
     "align_pairs",
     "build_pairs",
+    "load_tokenizer",
     "read_pair_tokens",
     "read_pairs",
 ]

@@ -114,6 +114,9 @@ def _align(pair: Pair, tokenizer: Any, pad_id: int, name: str) -> dict[str, Any]
                 f"the agentic one; accepted: a tokenizer that always splits a text in the same way"
             )
         start, end = at_key[segment.key]
+        if start == end:
+            # A text that the tokenizer makes nothing of has no place that others could stand before.
+            continue
         if start < free:
             raise DataError(
                 f"{where}: {segment.key} stands elsewhere among the shared segments in the agentic condition; "

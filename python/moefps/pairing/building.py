@@ -120,9 +120,7 @@ def build_pairs(
     by_task, unused = _trajectories(found, trajectories, left_out)
     pairs = tuple(build_pair(problem, by_task[problem.task_id]) for problem in found if problem.task_id in by_task)
     if not pairs:
-        task_id, reason = next(iter(left_out.items()))
-        others = f", and so on for all {len(left_out):,} tasks" if len(left_out) > 1 else ""
-        raise DataError(f"problems: no pair can be built: task {task_id} {reason}{others}")
+        raise DataError(f"problems: no pair can be built: {_why(left_out, unused)}")
     # A text that the agent's side does not show verbatim has no key on the user's side either.
     without = tuple(pair.task_id for pair in pairs if all(segment.key != STUB for segment in pair.agentic))
     if output is not None:
@@ -156,6 +154,14 @@ def _trajectories(
         if problem.task_id not in found.by_task:
             left_out[problem.task_id] = found.malformed.get(problem.task_id, "has no trajectory")
     return found.by_task, found.unused
+
+
+def _why(left_out: dict[str, str], unused: dict[str, str]) -> str:
+    """Say why no task has a pair, by the last example, which had a solution if any had."""
+    task_id, reason = list(left_out.items())[-1]
+    others = f", and so on for all {len(left_out):,} tasks" if len(left_out) > 1 else ""
+    source = next(iter(unused), None)
+    return f"task {task_id} {reason}{others}" + ("" if source is None else f"; not used: {source}: {unused[source]}")
 
 
 def _canonical_spans(problem: Problem) -> tuple[tuple[int, int], ...]:

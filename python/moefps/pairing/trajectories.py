@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from moefps.errors import DataError, FileError
@@ -98,6 +98,8 @@ def read_trajectories(
     ------
     DataError
         Nothing was given.
+    FileError
+        A file does not exist.
     """
     given = [trajectories] if isinstance(trajectories, str | os.PathLike | Mapping) else list(trajectories)
     if not given:
@@ -106,6 +108,8 @@ def read_trajectories(
     records: list[_Record] = []
     for i, one in enumerate(given):
         name = f"trajectories[{i}]" if isinstance(one, Mapping) else os.fspath(one)
+        if not isinstance(one, Mapping) and not Path(name).is_file():
+            raise FileError(f"{name}: {'is a folder, expected a file' if Path(name).is_dir() else 'does not exist'}")
         try:
             records.extend(_records(one, name, tasks, found))
         except (FileError, MalformedError) as error:
@@ -174,7 +178,7 @@ def _records(
 ) -> Iterator[_Record]:
     """Tell the kinds of file apart, and give the trajectories of one."""
     if isinstance(given, Mapping):
-        yield _openai_record(given, name)
+        yield _row_record(given, name)
         return
     content = read_lines(name)
     whole = _json_or_none(content)
