@@ -84,7 +84,7 @@ lint-python: $(STAMPS)/test $(STAMPS)/extension
 test-rust:
 	$(CARGO) test --quiet --locked --workspace
 
-test-python: $(STAMPS)/test $(STAMPS)/extension
+test-python: $(STAMPS)/test $(STAMPS)/tokenizers $(STAMPS)/extension
 	$(BIN)/pytest $(BESIDE) -m "not alone"
 	$(BIN)/pytest -m alone
 
@@ -107,6 +107,10 @@ $(STAMPS)/build: requirements/build.txt requirements/run.txt | $(STAMPS)/venv
 
 $(STAMPS)/test $(STAMPS)/docs $(STAMPS)/bench $(STAMPS)/dev: $(STAMPS)/%: requirements/%.txt | $(STAMPS)/venv
 	$(PIP) -r $<
+	@touch $@
+
+$(STAMPS)/tokenizers: requirements/tokenizers.txt | $(STAMPS)/venv
+	$(PIP) --no-deps -r $<
 	@touch $@
 
 # The .py files are used where they are, so only the compiled part and the metadata are installed again.

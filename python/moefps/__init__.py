@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from moefps.metrics.cost_routing import RoutingCost, routing_cost
     from moefps.metrics.focus import ExpertFocus, expert_focus
     from moefps.metrics.training import RoutingCallback
+    from moefps.pairing import align_pairs, build_pairs
     from moefps.recording import RouterSpec, capture
     from moefps.selection import (
         FarthestPointSampler,
@@ -92,6 +93,8 @@ _HOME = {
     "routing_cost": "moefps.metrics.cost_routing",
     "ExpertFocus": "moefps.metrics.focus",
     "expert_focus": "moefps.metrics.focus",
+    "align_pairs": "moefps.pairing",
+    "build_pairs": "moefps.pairing",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
     "FarthestPointSampler": "moefps.selection",
@@ -130,7 +133,9 @@ __all__ = [
     "SelectionEvaluation",
     "ShapeError",
     "__version__",
+    "align_pairs",
     "analyze_expert_usage",
+    "build_pairs",
     "capture",
     "convert_trace",
     "evaluate_selection",

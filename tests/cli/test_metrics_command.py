@@ -85,6 +85,7 @@ def test_a_folder_of_tables(dump, cli):
     cli("metrics", "t.dump", "-o", "found", "--by", "domain", "--ci", "0.9", "--resamples", "50")
     assert {path.name for path in Path("found").iterdir()} == {
         "about.json",
+        "coactivation.csv",
         "details.csv",
         "domains.csv",
         "experts.csv",

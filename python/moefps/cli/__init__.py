@@ -35,6 +35,7 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
         "focus": "Tell how focused experts are on domains.",
         "consistency": "Say how alike two dumps of the same tokens are: two checkpoints.",
         "efficiency": "Count parameters and operations a token of a model, dense against active.",
+        "pairs": "Build two conditions of one problem, and align their tokens.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

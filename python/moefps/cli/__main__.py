@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -13,6 +14,10 @@ _INTERRUPTED = {130, 143}
 
 def run() -> None:
     """Run the command and end the process with its exit code."""
+    # A character that the terminal's encoding lacks is no reason to stop; programs read UTF-8.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         main(prog_name="moefps")
     except SystemExit as end:

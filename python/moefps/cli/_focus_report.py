@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import can_draw_bars, count, print_table
+from moefps.cli._render import can_draw_bars, count, one_line, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,8 +139,8 @@ def _print_experts(found: ExpertFocus, top: int) -> None:
             str(row["layer"]),
             str(row["expert"]),
             _percent(row[degree]),
-            _text(row[f"{prefix}domain"]),
-            _text(second),
+            one_line(row[f"{prefix}domain"]),
+            one_line(second),
             "" if row["focus_entropy"] is None else f"{row['focus_entropy']:.2f}",
             _percent(row[other]),
             f"{row['n_counted']:,}",
@@ -155,7 +155,7 @@ def _print_together(found: ExpertFocus, top: int) -> None:
     names = ("layer", "domain", "expert", "other", "tokens", "share", "chance")
     table = _new_table([(name, name != "domain") for name in names])
     for row in pairs.iter_rows(named=True):
-        cells = [row["layer"], _text(row["domain"]), row["expert"], row["other"], f"{row['tokens']:,}"]
+        cells = [row["layer"], one_line(row["domain"]), row["expert"], row["other"], f"{row['tokens']:,}"]
         table.add_row(*(str(cell) for cell in cells), _share(row["share"]), _share(row["chance"]))
     click.echo("\nexperts that work together: of the one's tokens in a domain, how many choose the other, too")
     print_table(table)
@@ -165,7 +165,7 @@ def _print_tokens(tokens: pl.DataFrame, expert: tuple[int, int], top: int) -> No
     """Print the tokens that an expert is most active on."""
     table = _new_table([(name, dtype.is_numeric()) for name, dtype in tokens.schema.items()])
     for row in tokens.head(top).iter_rows(named=True):
-        table.add_row(*(f"{v:.4f}" if name == "activation" else _text(v) for name, v in row.items()))
+        table.add_row(*(f"{v:.4f}" if name == "activation" else one_line(v) for name, v in row.items()))
     click.echo(f"\nlayer {expert[0]}, expert {expert[1]}: {count(tokens.height, 'token')}, the most active first")
     print_table(table)
 
@@ -182,13 +182,6 @@ def _new_table(columns: Sequence[tuple[str, bool]]) -> Table:
 
 def _kind(found: ExpertFocus) -> str:
     return "balanced focus degree" if found.about["balanced"] else "focus degree"
-
-
-def _text(value: Any) -> str:
-    from rich.markup import escape
-
-    # A label may hold brackets, which rich would take for markup, and lines.
-    return "" if value is None else escape(" ".join(str(value).split()))
 
 
 def _percent(value: float | None) -> str:

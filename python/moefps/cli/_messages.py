@@ -18,6 +18,7 @@ _OPTIONS = {
     "capacity_factor": "--capacity-factor",
     "ci": "--ci",
     "activation": "--activation",
+    "convention": "--convention",
     "drop_empty": "--drop-empty",
     "ground": "--positions",
     "kind": "--kind",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import count, emit_frame, print_table
+from moefps.cli._render import count, emit_frame, one_line, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,8 @@ __all__ = ["mark", "print_metrics", "print_registry", "short_number"]
 
 _WORST_LAYERS = 8
 _MOST_GROUPS = 6
+_GROUP_WIDTH = 16
+_NUMBER = 8
 _NARROW = 100
 
 
@@ -63,8 +65,10 @@ def print_metrics(found: RoutingMetrics, source: str, *, all_layers: bool = Fals
         _print_groups(found, summary)
     elif summary.height:
         _print_summary(summary, n_layers=found.details["layer"].n_unique())
-    _print_layers(found, None if all_layers else _WORST_LAYERS)
+    if summary.height:
+        _print_layers(found, None if all_layers else _WORST_LAYERS)
     _print_reasons(found)
+    _print_elsewhere(found)
 
 
 def mark(is_met: bool | None) -> str:
@@ -86,8 +90,8 @@ def short_number(value: float | None) -> str:
 
     Examples
     --------
-    >>> [short_number(x) for x in (0.0, 1234567.0, 12.3456, 0.01234, 1e-9, None)]
-    ['0', '1,234,567', '12.35', '0.0123', '1.0e-09', '']
+    >>> [short_number(x) for x in (0.0, 1234567.0, 9999.96, 12.3456, 0.01234, 1e-9, None)]
+    ['0', '1,234,567', '10,000.0', '12.35', '0.0123', '1.0e-09', '']
     """
     if value is None:
         return ""
@@ -97,8 +101,9 @@ def short_number(value: float | None) -> str:
         return f"{value:,.0f}"
     if abs(value) < 0.00005:
         return f"{value:.1e}"
-    text = f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
-    return text
+    if abs(value) >= 1000:
+        return f"{value:,.1f}"
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 def _has_signs() -> bool:
@@ -121,18 +126,36 @@ def _head(found: RoutingMetrics, source: str) -> str:
     return f"{source}: {said}" if said else source
 
 
+def _groups_that_fit(groups: Sequence[Any], summary: pl.DataFrame) -> list[Any]:
+    """Give the first groups, as many as the terminal has room for beside the names of the metrics."""
+    names = max(len(name) for name in summary["metric"])
+    target = max((len(text) for text in summary["target"].drop_nulls()), default=0)
+    left = _columns() - names - target - 8
+    fitting: list[Any] = []
+    for group in groups[:_MOST_GROUPS]:
+        left -= max(_NUMBER, len(one_line(group, _GROUP_WIDTH))) + 3
+        if left < 0 and fitting:
+            break
+        fitting.append(group)
+    return fitting
+
+
 def _table(columns: Sequence[tuple[str, bool]]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, is_number in columns:
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        # Names of metrics and numbers are read whole or not at all; what is folded is the text of a target.
+        kept = is_number or name in {"metric", "worst"}
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=kept, overflow="fold")
     return table
 
 
 def _print_summary(summary: pl.DataFrame, *, n_layers: int) -> None:
     """Print a row a metric: the mean over layers beside its target, and the span."""
+    import polars as pl
+
     from moefps.metrics import find_metric
 
     is_narrow = _columns() < _NARROW
@@ -164,13 +187,16 @@ def _print_summary(summary: pl.DataFrame, *, n_layers: int) -> None:
         table.add_row(*(_cell(name, cells[name], row["met"]) for name, _ in columns))
     click.echo()
     print_table(table)
+    for note, rows in summary.filter(pl.col("note").is_not_null()).group_by("note", maintain_order=True):
+        click.echo(f"{', '.join(rows['metric'])}: {note[0]}")
 
 
 def _print_groups(found: RoutingMetrics, summary: pl.DataFrame) -> None:
     """Print a row a metric and a column a group."""
     groups = summary["group"].unique(maintain_order=True).to_list()
-    shown = groups[:_MOST_GROUPS]
-    table = _table([("metric", False), *((str(group), True) for group in shown), ("target", False)])
+    shown = _groups_that_fit(groups, summary)
+    heads = [(one_line(group, _GROUP_WIDTH), True) for group in shown]
+    table = _table([("metric", False), *heads, ("target", False)])
     for _, rows in summary.group_by("metric", maintain_order=True):
         by_group = {row["group"]: row for row in rows.iter_rows(named=True)}
         cells = []
@@ -194,8 +220,13 @@ def _print_layers(found: RoutingMetrics, most: int | None) -> None:
         return
     keys = [name for name in ("group", "layer") if name in worst.columns]
     targeted = found.layers.filter(pl.col("met").is_not_null())["metric"].unique(maintain_order=True).to_list()
-    fits = max(0, (_columns() - 34) // 16)
-    shown = targeted[:fits]
+    left = _columns() - sum(14 for _ in keys) - 10 - max(len(name) for name in worst["worst_metric"])
+    shown = []
+    for name in targeted:
+        left -= max(len(name), _NUMBER) + 3
+        if left < 0:
+            break
+        shown.append(name)
     table = _table(
         [*((name, name == "layer") for name in keys), *((name.replace("_", " "), True) for name in shown)]
         + ([("missed", True)] if targeted else [])
@@ -204,14 +235,15 @@ def _print_layers(found: RoutingMetrics, most: int | None) -> None:
     for row in worst.iter_rows(named=True):
         place = pl.all_horizontal(pl.col(name) == row[name] for name in keys)
         values = {r["metric"]: r for r in found.layers.filter(place).iter_rows(named=True)}
-        cells = [str(row[name]) for name in keys]
+        cells = [one_line(row[name], _GROUP_WIDTH) for name in keys]
         for name in shown:
             value = values.get(name, {"value": None, "met": None})
             cells.append(_cell("", f"{short_number(value['value'])} {mark(value['met'])}".rstrip(), value["met"]))
         cells += [str(row["n_missed"])] if targeted else []
         table.add_row(*cells, row["worst_metric"])
     total = found.layers.select(keys).unique().height
-    click.echo(f"\nworst {worst.height} of {total:,} layers first" if worst.height < total else "\nworst layers first")
+    what = "layers" if keys == ["layer"] else "layers of groups"
+    click.echo(f"\nworst {worst.height} of {total:,} {what} first" if worst.height < total else f"\nworst {what} first")
     print_table(table)
 
 
@@ -227,6 +259,18 @@ def _print_reasons(found: RoutingMetrics) -> None:
         names = rows["metric"].unique(maintain_order=True).to_list()
         said = ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
         click.echo(f"  {said}: {reason[0]}")
+
+
+def _print_elsewhere(found: RoutingMetrics) -> None:
+    """Say where the metrics are that are no number of a layer."""
+    import polars as pl
+
+    for name in ("dead_experts", "underused_experts"):
+        listed = found.layers.filter(pl.col("metric") == name, pl.col("text").fill_null("") != "")
+        if listed.height and listed.height <= _WORST_LAYERS:
+            places = [f"layer {row['layer']}: {row['text']}" for row in listed.iter_rows(named=True)]
+            click.echo(f"{name.replace('_', ' ')}: {'; '.join(places)}")
+    click.echo("values by expert, by domain and by pair of experts: -o DIR")
 
 
 def _cell(name: str, text: str, is_met: bool | None) -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
 
-__all__ = ["can_draw_bars", "count", "duration", "emit_frame", "emit_record", "print_table", "sparkline"]
+__all__ = ["can_draw_bars", "count", "duration", "emit_frame", "emit_record", "one_line", "print_table", "sparkline"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PIPE_WIDTH = 1000
@@ -54,13 +54,27 @@ def print_table(table: Table) -> None:
     """Print a rich table, as wide as it needs where no terminal sets a limit."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # Names of users are printed as they are, brackets too.
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     # Printed by click, as rich would end the process by itself where the reader of a pipe went away.
     with console.capture() as captured:
         console.print(table)
     click.echo(captured.get(), nl=False)
+
+
+def one_line(value: Any, width: int | None = None) -> str:
+    r"""Write somebody's text so that it fits a cell: one line, nothing that a terminal would obey, cut if it is long.
+
+    Examples
+    --------
+    >>> one_line("two\nlines"), one_line(None), one_line("a long text", 6)
+    ('two lines', '', 'a lon…')
+    """
+    text = "" if value is None else " ".join(str(value).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if width is None or len(text) <= width else text[: width - 1] + "…"
 
 
 def count(number: int, noun: str) -> str:

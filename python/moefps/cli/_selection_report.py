@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import can_draw_bars, count, emit_frame, emit_record, print_table, sparkline
+from moefps.cli._render import can_draw_bars, count, emit_frame, emit_record, one_line, print_table, sparkline
 from moefps.errors import FileError
 
 if TYPE_CHECKING:
@@ -208,17 +208,13 @@ def print_selection(frame: pl.DataFrame) -> None:
 
 
 def _cell(column: str, value: Any) -> str:
-    from rich.markup import escape
-
     if column == "radius":
         return f"{value:#.5g}"
     if column == "typicality":
         return f"{value:.1f} {typicality_word(value):>6}"
     if column == "cluster_size":
         return f"{value:,}"
-    # A name may hold brackets, which rich would take for markup; a text may be long, and have lines.
-    text = "" if value is None else " ".join(str(value).split())
-    return escape(text if len(text) <= _MAX_WIDTH else text[: _MAX_WIDTH - 1] + "…")
+    return one_line(value, _MAX_WIDTH)
 
 
 def summary_lines(

@@ -112,7 +112,7 @@ def capture(
       moefps capture ./model prompts.txt -o p.dump --generate 64 --logits
       moefps capture ./model chats.jsonl -o c.dump --chat --device-map auto
       moefps capture ./model t.csv -o t.dump --text-field prompt --resume
-      moefps capture ./model --pairs pair_tokens.json --condition agentic -o agentic.dump
+      moefps capture ./model --pairs p.json --condition agentic -o agentic.dump
       moefps capture ./arctic t.txt -o a.dump --trust-remote-code \\
         --router "model.layers.*.gate:logits=0,top_k=2,scoring=softmax"
 

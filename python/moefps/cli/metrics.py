@@ -11,23 +11,15 @@ from moefps.cli._options import format_option, parse_numbers, progress_options, 
 from moefps.cli._progress import progress_on_stderr
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from moefps.metrics import RoutingMetrics
 
 EXIT_MISSED = 1
 
-_PARTS = ("summary", "layers", "experts", "details", "domains")
-
-
-def _print_list(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
-    if is_asked and not context.resilient_parsing:
-        from moefps.cli._metrics_report import print_registry
-
-        print_registry(context.params.get("output_format") or "table")
-        context.exit()
-
 
 @click.command()
-@click.argument("source", metavar="DUMP|X.npy")
+@click.argument("source", required=False, metavar="DUMP|X.npy")
 @click.option(
     "--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric; may be given several times."
 )
@@ -69,11 +61,10 @@ def _print_list(context: click.Context, _: click.Parameter, is_asked: bool) -> N
 @threads_option
 @format_option
 @progress_options
-@click.option(
-    "--list", is_flag=True, expose_value=False, callback=_print_list, help="List all metrics with their definitions."
-)
+@click.option("--list", "only_list", is_flag=True, help="List all metrics with their definitions, and do nothing else.")
 def metrics(
-    source: str,
+    source: str | None,
+    only_list: bool,
     metrics: tuple[str, ...],
     layers: str | None,
     output: str | None,
@@ -103,14 +94,21 @@ def metrics(
       moefps metrics X.npy --metric gini_coefficient --format json
       moefps metrics --list
     """  # noqa: D301 (click wants the character itself)
-    from moefps.cli._metrics_report import print_metrics
+    from moefps.cli._metrics_report import print_metrics, print_registry
     from moefps.cli._render import emit_frame
     from moefps.io.table_folders import check_table_folder, write_table_folder
 
+    if only_list:
+        print_registry(output_format)
+        return 0
+    if not source:
+        raise click.UsageError("missing argument DUMP|X.npy")
+    if check and targets == "none":
+        raise click.UsageError("--check needs targets, and --targets is none")
     if output is not None:
         check_table_folder(output, overwrite=overwrite)
     with (
-        in_words_of_the_command(None, source=source),
+        in_words_of_the_command(None, source=source, X=source),
         progress_on_stderr("metrics", show_progress=show_progress, quiet=quiet) as progress,
     ):
         from moefps.metrics import routing_metrics
@@ -126,7 +124,9 @@ def metrics(
             **settings,
         )
     if output is not None:
-        tables = {name: frame for name in _PARTS if (frame := getattr(found, name)) is not None}
+        tables = {name: _said(frame) for name, frame in found.tables().items()}
+        if found.pairs is not None:
+            tables["coactivation"] = found.coactivation()
         file_format: Any = output_format if output_format != "table" else "csv"
         write_table_folder(output, tables, found.about, file_format=file_format, overwrite=overwrite)
     if output_format == "table":
@@ -134,8 +134,8 @@ def metrics(
         if output is not None:
             click.echo(f"{output}: {', '.join(tables)}")
     else:
-        emit_frame(found.layers, output_format)
-    return EXIT_MISSED if check and _misses(found) else 0
+        emit_frame(_said(found.layers), output_format)
+    return EXIT_MISSED if check and not _is_met(found, targets) else 0
 
 
 def _opened(source: str) -> Any:
@@ -147,5 +147,23 @@ def _opened(source: str) -> Any:
     return load_fingerprints((source,)).array
 
 
-def _misses(found: RoutingMetrics) -> bool:
-    return bool(found.summary["met"].eq(other=False).any())
+def _is_met(found: RoutingMetrics, targets: str) -> bool:
+    """Whether all targets are met; those that nothing can be held against are named, and count if the user set them."""
+    from moefps.metrics.targets import resolve_targets
+
+    judged = found.summary.filter(found.summary["met"].is_not_null())
+    unjudged = [name for name in resolve_targets(targets) if name not in judged["metric"].to_list()]
+    if unjudged:
+        click.echo(f"not judged, without a value here: {', '.join(unjudged)}", err=True)
+    return bool(judged["met"].all()) and judged.height > 0 and (targets == "spectra" or not unjudged)
+
+
+def _said(frame: pl.DataFrame) -> pl.DataFrame:
+    """Say in words where a value is infinite: JSON has no such number."""
+    import polars as pl
+
+    value = next((name for name in ("value", "mean") if name in frame.columns), None)
+    if value is None or "reason" not in frame.columns:
+        return frame
+    infinite = pl.when(pl.col(value).is_infinite()).then(pl.lit("infinite")).otherwise(pl.col("reason"))
+    return frame.with_columns(reason=infinite)
