@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import tempfile
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 import moefps
 
-from .data import ROOT, TRACES
+from .data import TRACES
 from .timing import Contender, race, say
 
 LAYERS, EXPERTS, TOP_K = 48, 128, 8
@@ -33,27 +34,60 @@ def main(n_threads: int, *, quick: bool) -> dict[str, Any]:
 
 def _real(folder: Path, n_threads: int, *, quick: bool) -> dict[str, Any]:
     """All trace metrics of the ESFT traces, and a loop in Python that only counts what they are made of."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from reference.counts import counts
-
     name, ids, weights, offsets, n_experts = _traces(quick=quick)
     dump = moefps.write_dump(
         folder / "real", expert_ids=ids, expert_weights=weights, offsets=offsets, n_experts=n_experts
     )
-    follows = np.ones(len(ids), dtype=bool)
-    follows[offsets[:-1]] = False
 
     def ours() -> Any:
         return moefps.routing_metrics(moefps.open_dump(dump.path), n_threads=n_threads)
 
     def loop() -> Any:
-        return counts(ids, weights, n_experts=[n_experts] * ids.shape[1], follows=follows)
+        return [
+            _loop_over_tokens(ids[:, layer].tolist(), weights[:, layer].tolist(), offsets.tolist(), n_experts)
+            for layer in range(ids.shape[1])
+        ]
 
     contenders = [
         Contender("moefps.routing_metrics", ours, details={"threads": n_threads}),
         Contender("plain Python loop over tokens, counts alone", loop, 1, warm_up=int, details={"threads": 1}),
     ]
     return {"data": name, "shape": ids.shape, "contenders": race(contenders)}
+
+
+def _loop_over_tokens(
+    ids: list[list[int]], weights: list[list[float]], offsets: list[int], n_experts: int
+) -> dict[str, Any]:
+    """Count in plain Python what most metrics of a layer are made of: lists, no numpy, nothing done twice."""
+    counts, weighted = [0] * n_experts, [0.0] * n_experts
+    together = [[0] * n_experts for _ in range(n_experts)]
+    entropy = jaccard = locality = 0.0
+    common = reused = same_first = pairs = 0
+    for start, stop in pairwise(offsets):
+        before: tuple[set[int], dict[int, float], int] | None = None
+        for t in range(start, stop):
+            chosen, w = ids[t], weights[t]
+            total = sum(w)
+            shares = {e: x / total for e, x in zip(chosen, w, strict=True)}
+            for e, share in shares.items():
+                counts[e] += 1
+                weighted[e] += share
+                if share > 0:
+                    entropy -= share * math.log(share)
+                row = together[e]
+                for other in chosen:
+                    row[other] += 1
+            first, experts = chosen[w.index(max(w))], set(chosen)
+            if before is not None:
+                both = len(experts & before[0])
+                pairs += 1
+                common += both
+                reused += both > 0
+                jaccard += both / (len(experts) + len(before[0]) - both)
+                same_first += first == before[2]
+                locality += sum(min(share, before[1].get(e, 0.0)) for e, share in shares.items())
+            before = experts, shares, first
+    return {"counts": counts, "weighted": weighted, "together": together, "sums": (entropy, jaccard, locality)}
 
 
 def _traces(*, quick: bool) -> tuple[str, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], int]:
