@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from moefps._typing import ProgressCallback
 from moefps.kernels._arguments import Distance
+from moefps.kernels.agreement import Comparison
 from moefps.kernels.counting import Trace
 from moefps.kernels.logits import LogitTrace
 
@@ -39,6 +40,9 @@ def wasserstein_cross(
 def mean_distances(
     x: _Floats, distance: Distance, *, n_threads: int | None, progress: ProgressCallback | None
 ) -> npt.NDArray[np.float64]: ...
+def compare_choices(
+    comparison: Comparison, *, n_threads: int | None, progress: ProgressCallback | None
+) -> dict[str, npt.NDArray[Any]]: ...
 def count_routing(
     trace: Trace, *, n_threads: int | None, progress: ProgressCallback | None
 ) -> dict[str, npt.NDArray[Any]]: ...

@@ -4,13 +4,14 @@
 //! vectors of features ([`ground`]). Below that there is one L1 kernel ([`l1`]), a tiled matrix over it ([`matrix`]),
 //! and farthest point sampling with ([`fps`]) or without ([`select`]) that matrix.
 //!
-//! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, and [`logit`] the
-//! full distributions that its routers computed.
+//! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, [`logit`] the full
+//! distributions that its routers computed, and [`agreement`] two traces of the same tokens.
 //!
 //! The crate knows nothing of Python. Long calls take a [`task::Task`], through which another thread follows and
 //! cancels them, and run on the rayon pool that they are called in. No result depends on the number of threads or on
 //! the instruction set.
 
+pub mod agreement;
 mod aligned;
 pub mod bounds;
 pub mod count;

@@ -18,7 +18,7 @@ pub(crate) enum GateWeights<'py> {
 }
 
 impl GateWeights<'_> {
-    fn weights(&self) -> Weights<'_> {
+    pub(crate) fn weights(&self) -> Weights<'_> {
         match self {
             Self::F16(w) => Weights::F16(w.as_array()),
             Self::F32(w) => Weights::F32(w.as_array()),
@@ -121,7 +121,7 @@ fn arrays(py: Python<'_>, counts: Counts) -> PyResult<Bound<'_, PyDict>> {
     Ok(found)
 }
 
-fn put<T: Element, D: ndarray::Dimension>(
+pub(crate) fn put<T: Element, D: ndarray::Dimension>(
     found: &Bound<'_, PyDict>,
     name: &str,
     array: ndarray::Array<T, D>,

@@ -1,6 +1,7 @@
 //! `moefps._core`: the kernels of `moefps-core` for Python. Checks arrays, releases the GIL, polls for Ctrl-C, maps
 //! errors; the arithmetic is elsewhere.
 
+mod agreement;
 mod array;
 mod call;
 mod count;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 /// The Rust kernels of moefps. Use them through `moefps` or `moefps.kernels`.
 #[pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use super::agreement::compare_choices;
     #[pymodule_export]
     use super::count::count_routing;
     #[pymodule_export]
