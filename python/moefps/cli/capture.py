@@ -28,7 +28,9 @@ _NO_MOE = "the model has no MoE layer"
 
 @click.command()
 @click.argument("model", metavar="MODEL")
-@click.argument("texts", metavar="TEXTS")
+@click.argument("texts", metavar="[TEXTS]", required=False)
+@click.option("--pairs", metavar="FILE", help="Instead of TEXTS: what `pairs align` wrote.")
+@click.option("--condition", type=click.Choice(["agentic", "assisted"]), help="Which condition of the pairs.")
 @click.option("-o", "--output", required=True, metavar="DUMP", help="The folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the output where it is a dump.")
 @click.option("--resume", is_flag=True, help="Go on with a capture that was interrupted, with the same options.")
@@ -83,7 +85,9 @@ _NO_MOE = "the model has no MoE layer"
 @progress_options
 def capture(
     model: str,
-    texts: str,
+    texts: str | None,
+    pairs: str | None,
+    condition: str | None,
     output: str,
     text_field: str | None,
     decoder_field: str | None,
@@ -99,12 +103,16 @@ def capture(
     fields stay as columns of the samples; or `-` for .jsonl or .txt on stdin. Ids and weights are what the model's own
     routers gave; padding is never written. A capture that was killed goes on with --resume.
 
+    With --pairs, every task is a sample, run in one of its two conditions: its tokens stand at the coordinates that
+    both conditions share.
+
     \b
     Examples:
       moefps capture Qwen/Qwen3-30B-A3B texts.jsonl -o texts.dump
       moefps capture ./model prompts.txt -o p.dump --generate 64 --logits
       moefps capture ./model chats.jsonl -o c.dump --chat --device-map auto
       moefps capture ./model t.csv -o t.dump --text-field prompt --resume
+      moefps capture ./model --pairs pair_tokens.json --condition agentic -o agentic.dump
       moefps capture ./arctic t.txt -o a.dump --trust-remote-code \\
         --router "model.layers.*.gate:logits=0,top_k=2,scoring=softmax"
 
@@ -112,17 +120,15 @@ def capture(
     scoring=, and top_k= where no output has the ids: they are then the largest logits, and the dump says so. Without
     any, the outputs are (logits, weights, ids).
     """  # noqa: D301 (click wants the character itself)
-    from moefps.io import read_texts
-
     arguments = _arguments(options)
-    read = read_texts(texts, text_field=text_field, chat=chat)
+    source, given = _samples(texts, pairs, condition, text_field, decoder_field, chat=chat)
     # Only now: torch takes seconds to import.
     from moefps.recording import capture as run
     from moefps.recording import check_extra
 
     check_extra()
     _keep_quiet()
-    words = {"texts": read.source, "samples": read.source, "model": model, "decoder_texts": read.source}
+    words = {**dict.fromkeys(["texts", "samples", "decoder_texts", "pairs"], source), "model": model}
     started, clock = time.perf_counter(), _Clock()
     with (
         _says_how_to_go_on(output),
@@ -132,12 +138,9 @@ def capture(
     ):
         dump = run(
             model,
-            read.texts,
             output=output,
-            samples=read.columns,
-            decoder_texts=_decoder_texts(read, decoder_field),
-            chat=chat,
             progress=clock.watch(progress),
+            **given,
             **arguments,
         )
     # Under torchrun the others have nothing to add.
@@ -148,6 +151,7 @@ def capture(
 _OPTIONS = {
     "batch_tokens": "--batch-tokens",
     "chat": "--chat",
+    "condition": "--condition",
     "device": "--device",
     "dtype": "--dtype",
     "generate": "--generate",
@@ -181,6 +185,37 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "layers": parse_numbers(options["layers"], "--layers"),
         "hidden_states": parse_numbers(options["hidden_states"], "--hidden-states"),
     }
+
+
+def _samples(
+    texts: str | None,
+    pairs: str | None,
+    condition: str | None,
+    text_field: str | None,
+    decoder_field: str | None,
+    *,
+    chat: bool,
+) -> tuple[str, dict[str, Any]]:
+    """Give the file that the samples come from, and the arguments that say what they are."""
+    if (texts is None) == (pairs is None):
+        raise click.UsageError("give TEXTS or --pairs, one of them")
+    if pairs is None:
+        if condition is not None:
+            raise click.UsageError("--condition is for --pairs")
+        from moefps.io import read_texts
+
+        read = read_texts(str(texts), text_field=text_field, chat=chat)
+        decoder_texts = _decoder_texts(read, decoder_field)
+        columns = {"texts": read.texts, "samples": read.columns}
+        return read.source, {**columns, "decoder_texts": decoder_texts, "chat": chat}
+    if condition is None:
+        raise click.UsageError("--pairs needs --condition agentic or --condition assisted")
+    for option, value in {"--chat": chat, "--text-field": text_field, "--decoder-field": decoder_field}.items():
+        if value:
+            raise click.UsageError(f"{option} is for TEXTS")
+    from moefps.io.pair_tokens import read_pair_tokens
+
+    return pairs, {"pairs": read_pair_tokens(pairs), "condition": condition}
 
 
 def _decoder_texts(read: Texts, field: str | None) -> Sequence[str] | None:

@@ -123,6 +123,10 @@ def pad_batch(
     else:
         ids, mask = _pad([sample.input_ids for sample in chosen], pad_id, left=left)
         inputs = {"input_ids": ids}
+        if chosen[0].mask is not None:
+            mask = _pad_masks([sample.mask for sample in chosen])
+            # Gaps keep their places: a model that counts positions by the mask would close them.
+            inputs["position_ids"] = torch.arange(ids.shape[1]).repeat(len(chosen), 1)
         # Without padding there is no mask, so that a model is free to take its faster path.
         if not bool(mask.all()):
             inputs["attention_mask"] = mask.to(torch.int64)
@@ -138,6 +142,12 @@ def pad_batch(
         # Only whole processor outputs have patches, and those are run alone.
         valid[VISION] = torch.ones((1, chosen[0].n_patches), dtype=torch.bool)
     return Batch(tuple(samples), inputs, valid)
+
+
+def _pad_masks(masks: Sequence[Tensor | None]) -> Tensor:
+    """Lay masks side by side; of samples with aligned tokens each has one."""
+    given = [mask for mask in masks if mask is not None]
+    return torch.nn.utils.rnn.pad_sequence(given, batch_first=True, padding_value=False)
 
 
 def _pad(rows: Sequence[Tensor], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,10 @@ def dump_header(plan: Plan, collector: Collector, blocks: Sequence[Block]) -> Du
         labels["generated"] = np.dtype(np.bool_)
         # The last new token was never fed, so it has no row of its own.
         labels["next_token_id"] = np.dtype(np.int32)
-    extra = {} if plan.reason_alone is None else {"one_by_one": plan.reason_alone}
+    extra: dict[str, Any] = {} if plan.reason_alone is None else {"one_by_one": plan.reason_alone}
+    if plan.aligned is not None:
+        labels["segment"] = plan.aligned.segment_names
+        extra["pairs"] = {"sha256": plan.aligned.tokens.sha256, "condition": plan.aligned.condition}
     return DumpHeader(
         layers=layers,
         arrays=arrays,

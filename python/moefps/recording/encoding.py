@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from moefps.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import numpy.typing as npt
 
 __all__ = ["Encoded", "encode_samples"]
 
@@ -40,6 +42,10 @@ class Encoded:
         Tokens that ``max_length`` cut off at the end.
     n_patches : int
         Patches that routers of a vision tower see, rows of their own in the dump.
+    mask : Tensor of shape [n] or None
+        Which of ``input_ids`` are tokens, where there are gaps between them; None where all are.
+    labels : mapping of str to ndarray of shape [n]
+        Further columns of the tokens.
     """
 
     input_ids: Tensor
@@ -47,11 +53,19 @@ class Encoded:
     inputs: Mapping[str, Any] | None = None
     n_cut: int = 0
     n_patches: int = 0
+    mask: Tensor | None = None
+    labels: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def n_positions(self) -> int:
+        """Positions that the sample takes in a batch: tokens and gaps of all stacks, and patches."""
+        return len(self.input_ids) + self.n_patches + (0 if self.decoder_ids is None else len(self.decoder_ids))
 
     @property
     def n_rows(self) -> int:
         """Rows of the sample in a dump: tokens of all stacks, and patches."""
-        return len(self.input_ids) + self.n_patches + (0 if self.decoder_ids is None else len(self.decoder_ids))
+        n_gaps = 0 if self.mask is None else int((~self.mask).sum())
+        return self.n_positions - n_gaps
 
 
 def encode_samples(

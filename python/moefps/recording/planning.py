@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moefps.errors import ArgumentError, CaptureWarning
 from moefps.io.dump.user_tables import check_sample_columns
+from moefps.recording.aligned import Aligned, encode_aligned
 from moefps.recording.batching import DECODER, ENCODER, VISION, plan_batches
 from moefps.recording.collecting import HiddenTap
 from moefps.recording.encoding import Encoded, encode_samples
@@ -48,6 +49,7 @@ class Plan:
     pad_id: int
     settings: Mapping[str, Any]
     reason_alone: str | None
+    aligned: Aligned | None = None
 
     @property
     def encoder_stack(self) -> str | None:
@@ -80,14 +82,19 @@ def make_plan(
     chat: bool,
     batch_tokens: int,
     max_length: int | None,
+    aligned: Aligned | None = None,
 ) -> Plan:
     """Decide everything; arguments and errors as `capture`."""
     inner = plain_module(model)
     specs = [RouterSpec.parse(spec) if isinstance(spec, str) else spec for spec in routers]
     found = _choose_layers(find_routers(inner, specs), layers)
-    encoded = _encode(
-        inner, texts, tokenizer, found, decoder_texts, chat=chat, generate=generate, max_length=max_length
-    )
+    if aligned is not None:
+        encoded = encode_aligned(aligned, inner, vocabulary_size(inner))
+        _warn_of_long_texts(inner, encoded, 0, "")
+    else:
+        encoded = _encode(
+            inner, texts, tokenizer, found, decoder_texts, chat=chat, generate=generate, max_length=max_length
+        )
     reason_alone = one_by_one_reason(inner)
     return Plan(
         model=model,
@@ -115,6 +122,7 @@ def make_plan(
             "texts": _digest(encoded),
         },
         reason_alone=reason_alone,
+        aligned=aligned,
     )
 
 
@@ -152,10 +160,6 @@ def _encode(
     generate: int,
     max_length: int | None,
 ) -> list[Encoded]:
-    try:
-        vocabulary = model.get_input_embeddings().num_embeddings
-    except (NotImplementedError, AttributeError):
-        vocabulary = None
     has_decoder = getattr(model.config, "is_encoder_decoder", False) or any(
         router.stack == DECODER for router in routers
     )
@@ -165,7 +169,7 @@ def _encode(
     encoded = encode_samples(
         texts,
         tokenizer,
-        vocabulary=vocabulary,
+        vocabulary=vocabulary_size(model),
         has_decoder=has_decoder,
         decoder_start=start if has_decoder else None,
         decoder_texts=decoder_texts,
@@ -176,14 +180,22 @@ def _encode(
     n_cut = sum(sample.n_cut > 0 for sample in encoded)
     if n_cut:
         warnings.warn(f"max_length={max_length} cut {n_cut:,} of {len(encoded):,} texts", CaptureWarning, stacklevel=3)
-    _warn_of_long_texts(model, encoded, max(0, generate - 1))
+    _warn_of_long_texts(model, encoded, max(0, generate - 1), "; max_length= (--max-length) cuts them")
     vision = next((router for router in routers if router.stack == VISION), None)
     if vision is None:
         return encoded
     return [_with_patches(sample, vision) for sample in encoded]
 
 
-def _warn_of_long_texts(model: Any, encoded: Sequence[Encoded], n_more: int) -> None:
+def vocabulary_size(model: Any) -> int | None:
+    """Count the tokens that a model has an embedding for; None where it does not say."""
+    try:
+        return int(model.get_input_embeddings().num_embeddings)
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def _warn_of_long_texts(model: Any, encoded: Sequence[Encoded], n_more: int, way: str) -> None:
     """Say where a model is fed more positions than it was made for: it may go on, and routes at random."""
     try:
         limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
@@ -193,8 +205,7 @@ def _warn_of_long_texts(model: Any, encoded: Sequence[Encoded], n_more: int) -> 
     n_long = sum(len(sample.input_ids) + n_more > limit for sample in encoded) if isinstance(limit, int) else 0
     if n_long:
         warnings.warn(
-            f"{n_long:,} of {len(encoded):,} texts have more tokens than the {limit:,} positions of the model; "
-            "max_length= (--max-length) cuts them",
+            f"{n_long:,} of {len(encoded):,} texts have more tokens than the {limit:,} positions of the model{way}",
             CaptureWarning,
             stacklevel=4,
         )
@@ -221,7 +232,7 @@ def _batches(
     alone = [
         is_alone or sample.inputs is not None or (n_new > 0 and sample.decoder_ids is not None) for sample in encoded
     ]
-    lengths = [sample.n_rows + n_new for sample in encoded]
+    lengths = [sample.n_positions + n_new for sample in encoded]
     return plan_batches(lengths, batch_tokens, alone=alone, neutral_up_to=neutral_up_to)
 
 
@@ -229,7 +240,7 @@ def _digest(encoded: Sequence[Encoded]) -> str:
     """Sum up what the model is fed, which a resumed capture must agree with."""
     digest = hashlib.sha256()
     for sample in encoded:
-        for tensor in (sample.input_ids, sample.decoder_ids, *(sample.inputs or {}).values()):
+        for tensor in (sample.input_ids, sample.mask, sample.decoder_ids, *(sample.inputs or {}).values()):
             if isinstance(tensor, Tensor):
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -247,7 +258,7 @@ def sample_table(
     columns = {}
     if cut and "n_cut" in table.columns:
         raise ArgumentError("samples: the column 'n_cut' is one that max_length makes; accepted: other names")
-    if "text" not in table.columns and all(isinstance(text, str) for text in texts):
+    if "text" not in table.columns and len(texts) and all(isinstance(text, str) for text in texts):
         columns["text"] = pl.Series("text", list(texts), dtype=pl.String)
     if cut:
         columns["n_cut"] = pl.Series("n_cut", [sample.n_cut for sample in encoded], dtype=pl.Int64)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from moefps._typing import PathLike, Progress
     from moefps.io.dump import Dump
+    from moefps.io.pair_tokens import PairTokens
     from moefps.recording.specs import RouterSpec
 
 __all__ = ["capture", "check_extra"]
@@ -27,9 +28,11 @@ __all__ = ["capture", "check_extra"]
 
 def capture(
     model: Any,
-    texts: Sequence[Any],
+    texts: Sequence[Any] | None = None,
     *,
     tokenizer: Any = None,
+    pairs: PathLike | PairTokens | None = None,
+    condition: str | None = None,
     output: PathLike | None = None,
     samples: pl.DataFrame | Mapping[str, Any] | None = None,
     decoder_texts: Sequence[Any] | None = None,
@@ -67,9 +70,16 @@ def capture(
         A model of transformers, or the folder or hub name to load one from. It is left as it was found.
     texts : sequence
         A text, a sequence of token ids, a list of chat messages (with `chat`), or a processor's output with batch size
-        1 (a mapping with images and the like) for each of N samples.
+        1 (a mapping with images and the like) for each of N samples. Not given with `pairs`.
     tokenizer : tokenizer, optional
         Needed for texts where `model` is not a name.
+    pairs : path or PairTokens, optional
+        Instead of texts: the file of aligned tokens that `moefps.align_pairs` writes, a task a sample. Tokens stand at
+        their aligned coordinates, which are the column ``position`` of the tokens; the column ``segment`` says what
+        stands there, ``own`` for what only the assisted condition has. The samples get a column ``task_id``, and the
+        manifest says which file and which condition it was.
+    condition : {"agentic", "assisted"}, optional
+        Which condition of the pairs.
     output : path, optional
         The dump's folder. When not given, a temporary one that is removed with the object that is returned.
     samples : polars.DataFrame or mapping, optional
@@ -150,11 +160,18 @@ def capture(
     (2, 5, (5, 2, 2))
     """
     check_extra()
+    from moefps.recording.aligned import read_aligned
     from moefps.recording.loading import load_model
     from moefps.recording.planning import make_plan, sample_table
     from moefps.recording.running import run_plan
 
     _check_arguments(kind, generate, sampling, seed, output, resume=resume, overwrite=overwrite)
+    given = {"texts": texts, "decoder_texts": decoder_texts, "max_length": max_length, "generate": generate or None}
+    _check_pairs(pairs, condition, {**given, "chat": chat or None})
+    aligned = None if pairs is None else read_aligned(pairs, condition)
+    if aligned is not None:
+        samples = aligned.sample_columns(samples)
+    texts = () if texts is None else texts
     if output is not None:
         _check_output(output, resume=resume, overwrite=overwrite)
     if isinstance(model, str | os.PathLike):
@@ -188,6 +205,7 @@ def capture(
         chat=chat,
         batch_tokens=batch_tokens,
         max_length=max_length,
+        aligned=aligned,
     )
     table = sample_table(samples, texts, plan.encoded, cut=max_length is not None)
     if output is not None:
@@ -235,6 +253,19 @@ def _check_arguments(
         raise ArgumentError("resume: needs output=, the dump to go on with")
     if resume and overwrite:
         raise ArgumentError("resume and overwrite: one goes on with a dump, the other replaces it; choose one")
+
+
+def _check_pairs(pairs: Any, condition: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse what does not go with pairs, and a condition without them."""
+    if pairs is None:
+        if condition is not None:
+            raise ArgumentError("condition: only for pairs=, a file of aligned tokens")
+        if given["texts"] is None:
+            raise ArgumentError("texts: got none; accepted: texts, or pairs=, a file of aligned tokens")
+        return
+    clash = next((name for name, value in given.items() if value is not None), None)
+    if clash is not None:
+        raise ArgumentError(f"{clash}: not with pairs=, whose tokens are fed as they are; leave one of the two out")
 
 
 def _check_output(output: PathLike, *, resume: bool, overwrite: bool) -> None:

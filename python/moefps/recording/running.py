@@ -188,6 +188,10 @@ def _forward_arguments(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str,
 def _forward_rows(plan: Plan, batch: Batch, number: int) -> SampleRows:
     """Say which tokens the rows of a sample are."""
     sample = plan.encoded[number]
+    if sample.mask is not None:
+        places = np.flatnonzero(sample.mask.numpy())
+        labels = {name: column[places] for name, column in sample.labels.items()}
+        return SampleRows(sample.input_ids.numpy()[places], places, labels)
     pieces = [sample.input_ids.numpy()]
     if sample.decoder_ids is not None:
         pieces.append(sample.decoder_ids.numpy())

@@ -1,0 +1,363 @@
+"""`build_pairs`: what stands in both conditions of a problem, and what becomes of the others."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moefps import ArgumentError, DataError, FileError
+from moefps.pairing import build_pairs, read_pairs
+from support import refused
+
+STUB = 'def f(x):\n    """Doc."""\n'
+BODY = "    return x\n"
+PROBLEM = {"task_id": "t", "prompt": STUB, "canonical_solution": BODY}
+
+
+def run(*messages, **row):
+    """A trajectory of the problem."""
+    return {"task_id": "t", "messages": [{"role": "user", "content": "Go."}, *messages], **row}
+
+
+def tool(content):
+    return {"role": "tool", "content": content}
+
+
+def texts(segments, kind=None):
+    return [(segment.key, segment.text) for segment in segments if kind in {None, segment.kind}]
+
+
+def whole(segments):
+    return "".join(segment.text for segment in segments)
+
+
+def test_the_template():
+    [pair] = build_pairs([PROBLEM], template=True)
+    kinds = [segment.kind for segment in pair.agentic]
+    tool_response = ["tool_response"] * 3
+    assert kinds == ["system", "tool_schema", "user_prompt", "assistant", "tool_call", *tool_response, "canonical"]
+    assert texts(pair.agentic, "tool_response") == [
+        (None, "<tool_response>\n"),
+        ("stub", STUB),
+        (None, "\n</tool_response>\n"),
+    ]
+    assert [(segment.kind, segment.key) for segment in pair.assisted] == [
+        ("user_prompt", None),
+        ("user_prompt", "stub"),
+        ("canonical", "canonical"),
+    ]
+    assert whole(pair.assisted).endswith(STUB + BODY)
+    assert pair.agentic[-1].text == pair.assisted[-1].text == BODY
+    for segment in (pair.agentic[6], pair.assisted[1]):
+        assert [segment.text[a:b] for a, b in segment.docstrings] == ['"""Doc."""']
+    assert pair.agentic[-1].docstrings == ()
+    assert pair.agentic[0].docstrings is None
+
+
+@given(
+    before=st.text("ab\n\t é", max_size=5),
+    after=st.lists(st.sampled_from([STUB, "x", "\n", "世"]), max_size=4),
+    later=st.lists(st.sampled_from([STUB, STUB + STUB, "", "no"]), max_size=2),
+)
+def test_the_first_verbatim_stub_of_the_first_response_that_shows_it(before, after, later):
+    content = before + STUB + "".join(after)
+    [pair] = build_pairs([PROBLEM], trajectories=[run(tool("nothing"), tool(content), *map(tool, later))])
+    keyed = [i for i, segment in enumerate(pair.agentic) if segment.key == "stub"]
+    assert len(keyed) == 1
+    assert pair.agentic[keyed[0]].text == STUB
+    responses = "".join(f"<tool_response>\n{text}\n</tool_response>\n" for text in ["nothing", content, *later])
+    assert whole(pair.agentic) == "Go.\n" + responses + BODY
+    first = len("Go.\n<tool_response>\nnothing\n</tool_response>\n<tool_response>\n" + before)
+    assert len(whole(pair.agentic[: keyed[0]])) == first
+    assert all(segment.text for segment in pair.agentic)
+
+
+def test_a_listing_with_numbers_is_compared_on_the_solution_only():
+    numbered = "".join(f"{i}: {line}\n" for i, line in enumerate(STUB.splitlines(), start=1))
+    built = build_pairs([PROBLEM], trajectories=[run(tool(numbered), {"role": "assistant", "content": STUB})])
+    assert built.canonical_only == ("t",)
+    assert [segment.key for segment in built[0].agentic if segment.key] == ["canonical"]
+    assert [segment.key for segment in built[0].assisted] == [None, None, "canonical"]
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\n"])
+@pytest.mark.parametrize("doc", ['"d"', "'''d\n\te'''", 'r"""\\d “世😀”"""', 'u"d"'])
+@pytest.mark.parametrize("indent", ["\t", "    "])
+def test_the_stub_as_it_is(line_end, doc, indent):
+    stub = f"def f():\n{indent}import os\n{indent}{doc}\n".replace("\n", line_end)
+    problem = {"task_id": "t", "prompt": stub, "canonical_solution": f'{indent}"own"{line_end}{indent}return 1'}
+    [pair] = build_pairs([problem], trajectories=[run(tool(f"[é]\r\n{stub}\r\nbash-$"))])
+    for segment in (next(s for s in pair.agentic if s.key == "stub"), pair.assisted[1]):
+        assert segment.text == stub
+        assert [segment.text[a:b] for a, b in segment.docstrings] == [doc.replace("\n", line_end)]
+    assert [pair.agentic[-1].text[a:b] for a, b in pair.agentic[-1].docstrings] == ['"own"']
+
+
+def test_a_stub_that_does_not_parse_has_no_docstring():
+    [pair] = build_pairs([{**PROBLEM, "prompt": 'def f(:\n    "no"\n'}], template=True)
+    assert pair.assisted[1].docstrings == ()
+
+
+def test_docstrings_of_other_python_in_a_response():
+    other = 'def g():\n    "Other."\n'
+    [pair] = build_pairs([PROBLEM], trajectories=[run(tool(other + STUB + "    pass\n"), tool('"json"'), tool(other))])
+    found = [
+        segment.text[a:b]
+        for segment in pair.agentic
+        if segment.kind == "tool_response"
+        for a, b in segment.docstrings or ()
+    ]
+    assert found == ['"Other."', '"""Doc."""', '"Other."']
+
+
+def test_responses_are_wrapped_once():
+    once = ["<tool_response>\nA\n</tool_response>", "<tool_response>A</tool_response>\n", "A"]
+    for content in once:
+        [pair] = build_pairs([PROBLEM], trajectories=[run(tool(content))])
+        assert whole(s for s in pair.agentic if s.kind == "tool_response") == "<tool_response>\nA\n</tool_response>\n"
+    [pair] = build_pairs([PROBLEM], trajectories=[run(tool(""), tool(once[0] + once[0]))])
+    response = whole(s for s in pair.agentic if s.kind == "tool_response")
+    assert response.startswith("<tool_response>\n\n</tool_response>\n<tool_response>\n<tool_response>\nA")
+
+
+def test_calls_schema_and_parts():
+    call = {"type": "function", "function": {"name": "cat", "arguments": '{"path":  "a"}'}}
+    messages = [
+        {"role": "developer", "content": "S"},
+        {"role": "user", "content": [{"type": "text", "text": "U"}, {"type": "text", "text": "2\n"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call, {"function": {"name": "ls"}}]},
+        {"role": "function", "content": None},
+        {"role": "assistant", "content": "A", "function_call": {"name": "x", "arguments": {"é": 1}}},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "y", "arguments": "not json"}}]},
+    ]
+    tools = [{"type": "function", "function": {"name": "cat"}}]
+    [pair] = build_pairs([PROBLEM], trajectories=[{"task_id": "t", "messages": messages, "tools": tools}])
+    assert [(segment.kind, segment.text) for segment in pair.agentic[:-1]] == [
+        ("system", "S\n"),
+        ("tool_schema", '<tools>\n{"type": "function", "function": {"name": "cat"}}\n</tools>\n'),
+        ("user_prompt", "U2\n"),
+        ("tool_call", '<tool_call>\n{"name": "cat", "arguments": {"path":  "a"}}\n</tool_call>\n'),
+        ("tool_call", '<tool_call>\n{"name": "ls", "arguments": {}}\n</tool_call>\n'),
+        ("tool_response", "<tool_response>\n"),
+        ("tool_response", "\n</tool_response>\n"),
+        ("assistant", "A\n"),
+        ("tool_call", '<tool_call>\n{"name": "x", "arguments": {"é": 1}}\n</tool_call>\n'),
+        ("tool_call", '<tool_call>\n{"name": "y", "arguments": "not json"}\n</tool_call>\n'),
+    ]
+    [pair] = build_pairs([PROBLEM], trajectories=[{"task_id": "t", "messages": messages[1:], "tools": tools}])
+    assert [segment.kind for segment in pair.agentic[:2]] == ["tool_schema", "user_prompt"]
+
+
+def test_what_ships(own):
+    """All three kinds of file at once; who is left out is named, and why."""
+    files = [own / name for name in ("openai.jsonl", "own_1.traj", "taubench.json")]
+    built = build_pairs(own / "problems.jsonl", trajectories=files)
+    assert [pair.task_id for pair in built] == ["own/0", "own/1", "2"]
+    assert built.canonical_only == ("2",)
+    assert set(built.left_out) == {"own/3", "own/4", "own/5"}
+    assert built.left_out["own/3"] == "has no trajectory"
+    assert built.left_out["own/4"] == "has no canonical_solution"
+    assert built.left_out["own/5"].endswith("openai.jsonl, line 2 (task own/5): the role of message 2 is 'robot'")
+    assert [reason for name, reason in built.unused.items() if "own/9" in name] == ["no problem has its task, own/9"]
+    assert [name.split(", ")[1:] for name in built.unused if "taubench" in name] == [["entry 0 (task 2", "trial 1)"]]
+    documents = [s.text[a:b] for s in built[0].agentic if s.kind == "tool_response" for a, b in s.docstrings or ()]
+    area = '"""Give the area of a rectangle."""'
+    assert documents == [area, '"""Another docstring."""', area, area]
+    assert [s.text for s in built[0].agentic if s.kind == "tool_response"][:2] == [
+        "<tool_response>\n",
+        "\n</tool_response>\n",
+    ]
+
+
+def test_written_and_read_again(tmp_path, own):
+    out = tmp_path / "pairs.jsonl"
+    built = build_pairs(own / "problems.jsonl", template=True, output=out)
+    found, name = read_pairs(out)
+    assert name == str(out)
+    assert tuple(found) == built.pairs
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert set(rows[0]) == {"task_id", "agentic", "assisted"}
+    assert rows[0]["assisted"][0].keys() == {"kind", "key", "text"}
+    assert rows[0]["assisted"][1]["docstrings"] == [[29, 64]]
+    before = out.read_bytes()
+    refused(FileError, lambda: build_pairs(own / "problems.jsonl", template=True, output=out), "exists", "--overwrite")
+    refused(
+        DataError, lambda: build_pairs([{**PROBLEM, "prompt": ""}], template=True, output=out, overwrite=True), "t "
+    )
+    assert out.read_bytes() == before
+    build_pairs([PROBLEM], template=True, output=out, overwrite=True)
+    assert len(out.read_text().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_compressed_or_not(tmp_path):
+    line = json.dumps(PROBLEM) + "\n\n"
+    (tmp_path / "p.jsonl").write_text(line)
+    (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(line.encode()))
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(json.dumps(run(tool(STUB))).encode()))
+    plain = build_pairs(tmp_path / "p.jsonl", template=True)
+    packed = build_pairs(str(tmp_path / "p.jsonl.gz"), template=True)
+    assert plain.pairs == packed.pairs
+    assert build_pairs(tmp_path / "p.jsonl", trajectories=tmp_path / "r.jsonl.gz").canonical_only == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": None}, "has no list of messages"),
+        ({"messages": []}, "has no message"),
+        ({"messages": ["hi"]}, "message 1 is no object"),
+        ({"messages": [{"content": "x"}]}, "role of message 1 is missing"),
+        ({"messages": [{"role": "user", "content": 3}]}, "content of message 1 is no text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "no text, but 'image_url'"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "message 1 holds half of a surrogate pair"),
+        ({"messages": [{"role": "assistant", "tool_calls": {}}]}, "tool_calls of message 1 is no list"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, "no function with a name"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [1]}, "tools is no list of objects"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{"a": float("nan")}]}, "what JSON cannot"),
+    ],
+)
+def test_a_malformed_trajectory_is_named_and_the_others_go_on(row, reason):
+    problems = [PROBLEM, {**PROBLEM, "task_id": "u"}]
+    built = build_pairs(problems, trajectories=[{"task_id": "t", **row}, {**run(tool(STUB)), "task_id": "u"}])
+    assert [pair.task_id for pair in built] == ["u"]
+    assert reason in built.left_out["t"]
+    # Another one of the same task is taken in its place.
+    built = build_pairs([PROBLEM], trajectories=[{"task_id": "t", **row}, run(tool(STUB))])
+    assert reason in built.unused["a trajectory of task t"]
+    assert not built.left_out
+
+
+def test_a_file_that_is_no_trajectory_is_named(tmp_path):
+    good = tmp_path / "t.traj"
+    good.write_text(json.dumps({"history": run(tool(STUB))["messages"]}))
+    broken = {
+        "u.traj": "{",
+        "v.traj": '{"trajectory": []}',
+        "a.json": "",
+        "b.jsonl": '{"x": 1}\nnope\n[]\n',
+        "c.json": "3",
+    }
+    for name, content in broken.items():
+        (tmp_path / name).write_text(content)
+    problems = [{**PROBLEM, "task_id": name} for name in "tuv"]
+    built = build_pairs(problems, trajectories=[tmp_path / name for name in broken] + [good])
+    assert [pair.task_id for pair in built] == ["t"]
+    assert built.left_out["u"].endswith("u.traj: is not JSON")
+    assert built.left_out["v"].endswith("v.traj: has no history, SWE-agent's list of messages")
+    shown = {name.rpartition("/")[2].rpartition("\\")[2]: reason for name, reason in built.unused.items()}
+    assert shown == {
+        "a.json": "the file is empty",
+        "b.jsonl, line 1": "has no task_id",
+        "b.jsonl, line 2": "is not JSON",
+        "b.jsonl, line 3": "is no object",
+        "c.json, line 1": "is no object",
+    }
+
+
+def test_names_of_files_that_cannot_hold_a_task(tmp_path):
+    names = ["HumanEval_0.traj", "HumanEval-1.traj", "a_b.traj"]
+    for name in names:
+        (tmp_path / name).write_text(json.dumps({"history": run(tool(STUB))["messages"]}))
+    tasks = ["HumanEval/0", "HumanEval/1", "a/b", "a b"]
+    built = build_pairs(
+        [{**PROBLEM, "task_id": task} for task in tasks], trajectories=[tmp_path / name for name in names]
+    )
+    assert [pair.task_id for pair in built] == tasks[:2]
+    # Two tasks have a name like that, so it is neither's.
+    assert list(built.unused.values()) == ["no problem has its task, a_b"]
+
+
+def test_the_lowest_trial():
+    def trial(number, text):
+        return {"task_id": 7, "trial": number, "traj": [{"role": "user", "content": text}]}
+
+    rows = [trial(2, "c"), trial(0, "a"), trial(1, "b"), {"task_id": 7, "trial": "x", "traj": []}]
+    built = build_pairs([{**PROBLEM, "task_id": "7"}], trajectories=rows[:3])
+    assert built[0].agentic[0].text == "a\n"
+    assert len(built.unused) == 2
+    built = build_pairs([{**PROBLEM, "task_id": 7}], trajectories=rows[3:] + rows[:1])
+    assert built[0].agentic[0].text == "c\n"
+    assert built.unused == {"trajectories[0]": "the trial of task 7 is no number"}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "word"),
+    [
+        (lambda: build_pairs([PROBLEM]), ArgumentError, "neither"),
+        (lambda: build_pairs([PROBLEM], template=True, trajectories=[run()]), ArgumentError, "both"),
+        (lambda: build_pairs([PROBLEM], trajectories=[]), DataError, "trajectories: got none"),
+        (lambda: build_pairs([], template=True), FileError, "problems: holds no problem"),
+        (lambda: build_pairs([PROBLEM, PROBLEM], template=True), DataError, "task t is there twice"),
+        (lambda: build_pairs([{"prompt": "x"}], template=True), DataError, "entry 0: task_id is missing"),
+        (lambda: build_pairs([{"task_id": "a\nb"}], template=True), DataError, "task_id is missing or no text"),
+        (lambda: build_pairs([3], template=True), DataError, "entry 0 is no object"),
+        (
+            lambda: build_pairs([{"task_id": "t", "prompt": "x"}], template=True),
+            DataError,
+            "t has no canonical_solution",
+        ),
+        (lambda: build_pairs([{**PROBLEM, "prompt": 3}], template=True), DataError, "a prompt that is no text"),
+        (lambda: build_pairs([{**PROBLEM, "prompt": "\ud800"}], template=True), DataError, "surrogate"),
+        (lambda: build_pairs([PROBLEM], trajectories="no/such.traj"), FileError, "no/such.traj: does not exist"),
+        (lambda: build_pairs("no/such.jsonl", template=True), FileError, "cannot be read"),
+        (
+            lambda: build_pairs([PROBLEM], trajectories=[{**run(), "task_id": "u"}]),
+            DataError,
+            "has no trajectory; not used",
+        ),
+    ],
+)
+def test_bad_input(call, error, word):
+    refused(error, call, word)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"{", "line 1 is not JSON"), (b"\xff", "line 1 is not utf-8"), (b" \n", "is empty"), (b"\x1f\x8b\x08x", "gzip")],
+)
+def test_a_damaged_file_of_problems(tmp_path, content, word):
+    (tmp_path / "p.jsonl").write_bytes(content)
+    refused(FileError, lambda: build_pairs(tmp_path / "p.jsonl", template=True), "p.jsonl", word)
+    refused(FileError, lambda: build_pairs(tmp_path, template=True), "is a folder")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"agentic": 3}, "agentic is no list"),
+        ({"agentic": []}, "agentic has 0 canonical segments"),
+        ({"assisted": [{"kind": "canonical", "key": "canonical", "text": "other"}]}, "'canonical' is not the same"),
+        ({"agentic": [{"kind": "canonical", "key": None, "text": "c"}]}, "accepted: one, the last, with a key"),
+        ({"agentic": [{"kind": "robot", "key": None, "text": "c"}]}, 'kind is "robot"'),
+        ({"agentic": [{"kind": "system", "key": 3, "text": "c"}]}, "key is 3"),
+        ({"agentic": [{"kind": "system", "key": None, "text": ""}]}, 'text is ""'),
+        ({"agentic": [{"kind": "system", "key": None, "text": "\ud800"}]}, "surrogate"),
+        ({"agentic": [{"kind": "system", "text": "a"}]}, "is no segment"),
+        ({"agentic": [{"kind": "system", "key": None, "text": "a", "docstrings": [[0, 2]]}]}, "docstring 0 to 2"),
+        ({"agentic": [{"kind": "system", "key": None, "text": "a", "docstrings": [0]}]}, "no list of spans"),
+        ({"task_id": None}, "entry 0 is no object with a task_id"),
+    ],
+)
+def test_pairs_that_are_not_what_they_must_be(change, word):
+    last = {"kind": "canonical", "key": "canonical", "text": "c"}
+    pair = {"task_id": "t", "agentic": [last], "assisted": [last]}
+    assert len(read_pairs([pair])[0]) == 1
+    refused(DataError, lambda: read_pairs([{**pair, **change}]), word)
+
+
+def test_keys_are_in_both_conditions_and_once():
+    last = {"kind": "canonical", "key": "canonical", "text": "c"}
+    stub = {"kind": "user_prompt", "key": "stub", "text": "s"}
+    pair = {"task_id": "t", "agentic": [stub, last], "assisted": [last]}
+    refused(DataError, lambda: read_pairs([pair]), "'stub' is in one condition only")
+    refused(
+        DataError, lambda: read_pairs([{**pair, "agentic": [last], "assisted": [stub, last]}]), "'stub' is not the same"
+    )
+    refused(DataError, lambda: read_pairs([{**pair, "agentic": [stub, stub, last]}]), "'stub' twice")
+    refused(DataError, lambda: read_pairs([{**pair, "agentic": [last]}] * 2), "task t is there twice")
+    refused(DataError, lambda: read_pairs([]), "holds no pair")
