@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moefps._version import __version__
+    from moefps.comparison import Comparison, compare
     from moefps.compat.easysteer import analyze_expert_usage
     from moefps.errors import (
         ArgumentError,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 # Where each public name lives.
 _HOME = {
     "__version__": "moefps._version",
+    "Comparison": "moefps.comparison",
+    "compare": "moefps.comparison",
     "analyze_expert_usage": "moefps.compat.easysteer",
     "ArgumentError": "moefps.errors",
     "CaptureError": "moefps.errors",
@@ -90,6 +93,7 @@ __all__ = [
     "ArgumentError",
     "CaptureError",
     "CaptureWarning",
+    "Comparison",
     "DataError",
     "DtypeError",
     "Dump",
@@ -108,6 +112,7 @@ __all__ = [
     "__version__",
     "analyze_expert_usage",
     "capture",
+    "compare",
     "convert_trace",
     "evaluate_selection",
     "fps",

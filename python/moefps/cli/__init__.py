@@ -32,6 +32,8 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
         "distance": "Write the Wasserstein distances between all samples to a .npy.",
         "select": "Pick the samples that together show every way the model behaves.",
         "metrics": "Compute routing metrics: load, balance, confidence, specialisation.",
+        "pairs": "Build two conditions of one problem, and align their tokens.",
+        "compare": "Compare how two dumps route the same tokens.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )
