@@ -49,7 +49,9 @@ def routed(dump, n_experts) -> dict[tuple[str, int], list[Any]]:
                 token(dump.expert_ids[row, layer], dump.expert_weights[row, layer], n)
                 for layer, n in enumerate(n_experts)
             ]
-            found[tasks[sample], position] = [one if one["set"] and one["shares"] is not None else None for one in chosen]
+            found[tasks[sample], position] = [
+                one if one["set"] and one["shares"] is not None else None for one in chosen
+            ]
     return found
 
 

@@ -219,5 +219,9 @@ def _measure_layers(
         return measure_layer(groups, wanted, whole=ALL, leakage=(TOOL, CANONICAL), draws=draws)
 
     workers = max(1, min(n_threads or os.cpu_count() or 1, 8))
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         return list(pool.map(measure, range(len(sums["n_experts"]))))
+    finally:
+        # After Ctrl-C, the layers that have not begun are not waited for.
+        pool.shutdown(cancel_futures=True)
