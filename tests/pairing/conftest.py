@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def tokenizer(request):
 def encoder(tokenizer):
     """How the reference asks a tokenizer: one text, (id, start, end) for every token."""
 
+    @cache
     def encode(text):
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [(token, *span) for token, span in zip(found["input_ids"], found["offset_mapping"], strict=True)]

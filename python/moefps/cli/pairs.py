@@ -80,7 +80,7 @@ def build(
     Examples:
       moefps pairs build HumanEval.jsonl.gz --template -o pairs.jsonl
       moefps pairs build problems.jsonl --trajectories runs.jsonl -o pairs.jsonl
-      moefps pairs build problems.jsonl --trajectories runs/*.traj -o pairs.jsonl
+      moefps pairs build problems.jsonl --trajectories a.traj b.traj -o pairs.jsonl
     """  # noqa: D301 (click wants the character itself)
     from moefps.pairing import build_pairs
 

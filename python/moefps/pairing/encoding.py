@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,8 @@ def load_tokenizer(tokenizer: Any) -> Any:
     if not isinstance(tokenizer, str | os.PathLike):
         return tokenizer
     name = os.fspath(tokenizer)
+    if (Path(name).is_absolute() or name.startswith(".")) and not Path(name).exists():
+        raise ArgumentError(f"tokenizer: {name} does not exist; accepted: a folder, or a name on the hub")
     try:
         from transformers import AutoTokenizer
     except ModuleNotFoundError as error:
@@ -60,7 +63,7 @@ def load_tokenizer(tokenizer: Any) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise ArgumentError(f"tokenizer: {name} cannot be loaded: {reason}") from error
 
 

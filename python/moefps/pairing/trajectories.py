@@ -108,7 +108,7 @@ def read_trajectories(
     records: list[_Record] = []
     for i, one in enumerate(given):
         name = f"trajectories[{i}]" if isinstance(one, Mapping) else os.fspath(one)
-        if not isinstance(one, Mapping) and not Path(name).is_file():
+        if not isinstance(one, Mapping) and (Path(name).is_dir() or not Path(name).exists()):
             raise FileError(f"{name}: {'is a folder, expected a file' if Path(name).is_dir() else 'does not exist'}")
         try:
             records.extend(_records(one, name, tasks, found))

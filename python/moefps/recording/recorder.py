@@ -265,7 +265,7 @@ def _check_pairs(pairs: Any, condition: str | None, given: Mapping[str, Any]) ->
         return
     clash = next((name for name, value in given.items() if value is not None), None)
     if clash is not None:
-        raise ArgumentError(f"{clash}: not with pairs=, whose tokens are fed as they are; leave one of the two out")
+        raise ArgumentError(f"{clash}: not with pairs, whose tokens are fed as they are; leave one of the two out")
 
 
 def _check_output(output: PathLike, *, resume: bool, overwrite: bool) -> None:
