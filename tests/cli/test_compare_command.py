@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+
 from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
 
 TABLES = {

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
 
 import moefps
+from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
 
 LENGTHS = (5, 3, 6)
 
@@ -45,9 +45,9 @@ def test_dumps_that_do_not_belong_to_the_pairs_are_refused(world, tmp_path):
         moefps.compare(a, b, other)
     with pytest.raises(moefps.ArgumentError, match="two conditions of pairs; accepted: the file of the pairs"):
         moefps.compare(a, b)
-    with pytest.raises(moefps.DumpError, match="layer 0 has n_experts 7, .* has 6; accepted: dumps of one layout"):
+    with pytest.raises(moefps.DumpError, match=r"layer 0 has n_experts 7, .* has 6; accepted: dumps of one layout"):
         moefps.compare(a, make("assisted", "wide", n_experts=(7,)), pairs)
-    with pytest.raises(moefps.DumpError, match="has 2 layers, .* has 1"):
+    with pytest.raises(moefps.DumpError, match=r"has 2 layers, .* has 1"):
         moefps.compare(a, make("assisted", "deep", n_experts=(6, 6)), pairs)
     changed = json.loads(json.dumps(records))
     changed[1]["assisted_aligned_ids"][-1] = changed[1]["agentic_ids"][-1] = 77
@@ -56,7 +56,7 @@ def test_dumps_that_do_not_belong_to_the_pairs_are_refused(world, tmp_path):
     with pytest.raises(moefps.DataError, match="accepted: the tokens of one condition of"):
         moefps.compare(a, make("assisted", "stranger", of=changed, pairs=None), pairs)
     renamed = [{**record, "task_id": f"X/{i}"} for i, record in enumerate(records)]
-    with pytest.raises(moefps.DataError, match="has no task of the pairs in common with .* found X/0, X/1, X/2"):
+    with pytest.raises(moefps.DataError, match=r"has no task of the pairs in common with .* found X/0, X/1, X/2"):
         moefps.compare(a, make("assisted", "renamed", of=renamed), pairs)
     with pytest.raises(moefps.ArgumentError, match="groups: 'tools'; accepted: all, canonical"):
         moefps.compare(a, b, pairs, groups=["canonical", "tools"])
@@ -67,7 +67,7 @@ def test_dumps_that_do_not_belong_to_the_pairs_are_refused(world, tmp_path):
 
 
 def test_a_dump_without_an_entry_must_have_token_ids(world, tmp_path):
-    records, pairs, make = world
+    _, pairs, make = world
     a, b = make("agentic"), make("assisted", pairs=None)
     assert moefps.compare(a, b, pairs, n_resamples=0).summary["condition_b"] == "assisted"
     bare = moefps.write_dump(
@@ -122,15 +122,15 @@ def test_texts_that_are_not_aligned_are_told_the_tools_for_them(tmp_path):
     a = plain(tmp_path / "a", tokens=pl.DataFrame({"token_id": range(14)}))
     ids = [*range(9), 99, *range(10, 14)]
     other = plain(tmp_path / "b", tokens=pl.DataFrame({"token_id": ids}))
-    with pytest.raises(moefps.DataError, match="task 2, token 1 has token id 99, 9 in .*metrics --by.*focus"):
+    with pytest.raises(moefps.DataError, match=r"task 2, token 1 has token id 99, 9 in .*metrics --by.*focus"):
         moefps.compare(a, other)
-    with pytest.raises(moefps.DataError, match="task 0 has 3 tokens, 5 in .*metrics --by.*focus"):
+    with pytest.raises(moefps.DataError, match=r"task 0 has 3 tokens, 5 in .*metrics --by.*focus"):
         moefps.compare(a, plain(tmp_path / "c", lengths=(3, 5, 6)))
-    with pytest.raises(moefps.DataError, match="has 2 samples, .* has 3"):
+    with pytest.raises(moefps.DataError, match=r"has 2 samples, .* has 3"):
         moefps.compare(a, plain(tmp_path / "d", lengths=(5, 9)))
     with pytest.raises(moefps.DumpError, match="signed weights"):
         moefps.compare(a, plain(tmp_path / "e", signed_weights=True))
-    with pytest.raises(moefps.ArgumentError, match="by: .* has no column 'topic'"):
+    with pytest.raises(moefps.ArgumentError, match=r"by: .* has no column 'topic'"):
         moefps.compare(a, a, by="topic")
 
 

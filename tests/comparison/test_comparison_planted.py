@@ -7,9 +7,9 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
 
 import moefps
+from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
 
 E, K = 32, 4
 

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
-from reference.comparison import BINS, GROUPS, Reference
 
 import moefps
+from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
 from moefps.comparison.resampling import resample_tasks
 from moefps.comparison.usage import exchanged_halves
+from reference.comparison import BINS, GROUPS, Reference
 
 R = 24
 

@@ -122,12 +122,15 @@ def _leakage(summary: Mapping[str, Any]) -> Iterator[str]:
             else f"In none of {_count(tested, 'layer')} does the shift in the tool's answer carry over to the solution "
             f"surely (q < {_SURE})."
         )
-    rows = summary["top_r_layers"]
+    # An interval of r means something only where there is a correlation: of noise, r has no true value.
     said = ", ".join(
-        f"layer {row['layer']} (r {_value(row, 'r')}" + ("" if row["q"] is None else f", q {row['q']:.3g}") + ")"
-        for row in rows
+        f"layer {row['layer']} (r "
+        + (_value(row, "r") if row["q"] is not None and row["q"] < _SURE else f"{row['r']:.4f}")
+        + ("" if row["q"] is None else f", q {row['q']:.3g}")
+        + ")"
+        for row in summary["top_r_layers"]
     )
-    yield f"The largest correlations: {said}. They are picked for their size, which makes them larger than they are."
+    yield f"The largest correlations: {said}. Picked for their size, they are likely to be smaller in truth."
 
 
 def _distance(summary: Mapping[str, Any]) -> Iterator[str]:

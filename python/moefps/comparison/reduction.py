@@ -232,9 +232,9 @@ def _is_routed(dump: Dump, rows: IndexArray, needs_weights: bool) -> npt.NDArray
     """Say of tokens and layers whether there is a filled slot, and a weight over 0, [n, L]."""
     ids = dump.expert_ids[rows]
     real = np.array([info.n_experts - info.passive_experts for info in dump.layers])
-    filled: npt.NDArray[Any] = (ids >= 0) & (ids < real[:, np.newaxis])
+    filled: Any = (ids >= 0) & (ids < real[:, np.newaxis])
     if needs_weights and dump.expert_weights is not None:
-        filled = filled & (dump.expert_weights[rows] > 0)
+        filled = np.logical_and(filled, dump.expert_weights[rows] > 0)
     found: npt.NDArray[np.bool_] = filled.any(axis=2)
     return found
 
