@@ -79,7 +79,9 @@ def test_what_is_moved_by_hand_is_found_to_the_digit(tmp_path):
 
 def test_a_trend_with_distance_is_found(tmp_path):
     """TV is 0.1 up to distance 16 and 0.3 past it."""
-    records = [make_record(np.random.default_rng(i), f"T/{i}", canonical=60 + i, filler=i % 3) for i in range(12)]
+    # The last bin is one task's alone, and says nothing of distance.
+    sizes = [*range(50, 60), 80]
+    records = [make_record(np.random.default_rng(i), f"T/{i}", canonical=n) for i, n in enumerate(sizes)]
 
     def choose(record, position, condition):
         end = max(end for kind, _, _, end in record["segments"] if kind == "tool_response")
@@ -89,10 +91,11 @@ def test_a_trend_with_distance_is_found(tmp_path):
     routing = [planted(records, condition, choose) for condition in ("agentic", "assisted")]
     found = moefps.compare(*both(tmp_path, records, *routing), n_resamples=100)
     table = found.leakage_vs_distance
-    assert table["tv"].to_list()[:6] == pytest.approx([0.1] * 4 + [0.3] * 2, abs=1e-6)
-    assert table.filter(pl.col("count") == 0).height == 3
-    assert table["tv"].null_count() == 3
+    assert table["tv"].to_list()[:7] == pytest.approx([0.1] * 4 + [0.3] * 3, abs=1e-6)
+    assert table.filter(pl.col("count") == 0).height == table["tv"].null_count() == 3
+    assert table["tv_lo"].null_count() == 4
     trend = found.summary["distance_trend"]
+    assert trend["to"]["distance_max"] == 64
     assert trend["tv_change"] == pytest.approx(0.2, abs=1e-6)
     assert trend["jaccard_change"] == 0
     assert "it rises (+0.2000" in found.findings

@@ -97,7 +97,9 @@ def distance_table(found: DistanceSums, taken: Float64Array | None) -> pl.DataFr
 
 
 def distance_trend(found: DistanceSums, taken: Float64Array | None) -> dict[str, Any] | None:
-    """Compare the nearest with the farthest bin that has tokens; None where there are not two.
+    """Compare the nearest with the farthest bin that has tokens of two tasks; None where there are not two such bins.
+
+    Where one task alone has tokens, its own words would pass for the distance.
 
     Returns
     -------
@@ -105,7 +107,7 @@ def distance_trend(found: DistanceSums, taken: Float64Array | None) -> dict[str,
         ``from`` and ``to``: the bins; ``tv_change`` and ``jaccard_change``: farthest less nearest, each with the ends
         of its interval, null where there is none.
     """
-    filled = np.flatnonzero(found.counts.sum(axis=0) > 0)
+    filled = np.flatnonzero((found.counts > 0).sum(axis=0) > 1)
     if len(filled) < 2:
         return None
     ends = filled[[0, -1]]
@@ -115,10 +117,9 @@ def distance_trend(found: DistanceSums, taken: Float64Array | None) -> dict[str,
         first, last = BINS[place]
         means = {name: float(of[:, place].sum() / total[place]) for name, of in found.sums.items()}
         trend[word] = {"distance_min": first, "distance_max": last, "count": int(found.tokens[place]), **means}
-    alone = ((found.counts[:, ends] > 0).sum(axis=0) < 2).any()
     for name, of in found.sums.items():
         lo = hi = None
-        if taken is not None and not alone:
+        if taken is not None:
             resampled = resampled_ratios(taken, of[:, ends], found.counts[:, ends])
             low, high = percentile_interval(resampled[:, 1] - resampled[:, 0])
             lo, hi = (None if np.isnan(end) else float(end) for end in (low, high))
