@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moefps._version import __version__
+    from moefps.comparison import Comparison, compare
     from moefps.compat.easysteer import analyze_expert_usage
     from moefps.errors import (
         ArgumentError,
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 # Where each public name lives.
 _HOME = {
     "__version__": "moefps._version",
+    "Comparison": "moefps.comparison",
+    "compare": "moefps.comparison",
     "analyze_expert_usage": "moefps.compat.easysteer",
     "ArgumentError": "moefps.errors",
     "CaptureError": "moefps.errors",
@@ -111,6 +114,7 @@ __all__ = [
     "ArgumentError",
     "CaptureError",
     "CaptureWarning",
+    "Comparison",
     "DataError",
     "DtypeError",
     "Dump",
@@ -137,6 +141,7 @@ __all__ = [
     "analyze_expert_usage",
     "build_pairs",
     "capture",
+    "compare",
     "convert_trace",
     "evaluate_selection",
     "expert_focus",

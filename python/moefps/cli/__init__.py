@@ -36,6 +36,7 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
         "consistency": "Say how alike two dumps of the same tokens are: two checkpoints.",
         "efficiency": "Count parameters and operations a token of a model, dense against active.",
         "pairs": "Build two conditions of one problem, and align their tokens.",
+        "compare": "Compare how two dumps route the same tokens.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

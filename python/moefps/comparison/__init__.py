@@ -1,3 +1,8 @@
-"""Two aligned traces compared: statistics over tasks, not tokens."""
+"""Two aligned traces compared: tables, and statistics over tasks, not tokens."""
 
 from __future__ import annotations
+
+from moefps.comparison.comparing import compare
+from moefps.comparison.result import TABLES, Comparison
+
+__all__ = ["TABLES", "Comparison", "compare"]

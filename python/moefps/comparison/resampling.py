@@ -101,12 +101,18 @@ def percentile_interval(resampled: Float64Array, level: float = 0.95) -> tuple[F
     """
     if not 0 < level < 1:
         raise ArgumentError(f"level: {level}; accepted: between 0 and 1, such as 0.95")
-    few = np.isnan(resampled).mean(axis=0) > 0.5
-    ends = np.array([(1 - level) / 2, (1 + level) / 2])
-    # Where all are NaN there is nothing to warn of: the answer says so.
-    filled = np.where(few, 0.0, resampled)
-    lo, hi = np.nanquantile(filled, ends, axis=0)
-    return np.where(few, np.nan, lo), np.where(few, np.nan, hi)
+    # What has no value is sorted to the end; the quantiles are of the n before.
+    ordered = np.sort(resampled, axis=0)
+    n = len(resampled) - np.isnan(resampled).sum(axis=0)
+    few = 2 * n < len(resampled)
+    ends = []
+    for share in ((1 - level) / 2, (1 + level) / 2):
+        place = share * (np.maximum(n, 1) - 1)
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, np.maximum(n, 1) - 1)
+        low, high = (np.take_along_axis(ordered, at[np.newaxis], axis=0)[0] for at in (below, above))
+        ends.append(np.where(few, np.nan, low + (place - below) * (high - low)))
+    return ends[0], ends[1]
 
 
 def basic_interval(

@@ -6,7 +6,10 @@ import numpy as np
 
 from moefps._typing import Float64Array
 
-__all__ = ["exchanged_tv", "js_divergence", "shares", "total_variation", "usage_entropy"]
+_ENTRIES = 1 << 21
+"""Shares that are exchanged at a time."""
+
+__all__ = ["exchanged_halves", "exchanged_tv", "js_divergence", "shares", "total_variation", "usage_entropy"]
 
 
 def shares(counts: Float64Array) -> Float64Array:
@@ -43,11 +46,8 @@ def js_divergence(u: Float64Array, v: Float64Array) -> Float64Array:
     >>> float(js_divergence(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
     1.0
     """
-    middle = (u + v) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left = np.where(u > 0, u * np.log2(u / middle), np.where(np.isnan(u), np.nan, 0.0))
-        right = np.where(v > 0, v * np.log2(v / middle), np.where(np.isnan(v), np.nan, 0.0))
-    found: Float64Array = np.maximum(0.0, (left.sum(axis=-1) + right.sum(axis=-1)) / 2)
+    terms = (_x_log_x(u) + _x_log_x(v)) / 2 - _x_log_x((u + v) / 2)
+    found: Float64Array = np.maximum(0.0, terms.sum(axis=-1) / np.log(2))
     return found
 
 
@@ -59,9 +59,7 @@ def usage_entropy(u: Float64Array) -> Float64Array:
     >>> round(float(usage_entropy(np.array([0.5, 0.5, 0.0]))), 4)
     0.6931
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        terms = np.where(u > 0, -u * np.log(u), np.where(np.isnan(u), np.nan, 0.0))
-    found: Float64Array = terms.sum(axis=-1)
+    found: Float64Array = 0.0 - _x_log_x(u).sum(axis=-1)
     return found
 
 
@@ -90,18 +88,37 @@ def exchanged_tv(a: Float64Array, b: Float64Array, *, n_resamples: int, seed: in
     >>> exchanged_tv(a, a[..., ::-1], n_resamples=20, seed=0).tolist()
     [0.0]
     """
-    n_tasks = len(a)
+    exchanged = exchanged_halves(len(a), n_resamples, seed=seed)
+    total_a, total_b = a.sum(axis=0), b.sum(axis=0)
+    found = np.zeros(a.shape[1:-1])
+    size = max(1, _ENTRIES // max(1, total_a.size))
+    for first in range(0, n_resamples, size):
+        moved = np.tensordot(exchanged[first : first + size], a - b, axes=1)
+        found += total_variation(shares(total_a - moved), shares(total_b + moved)).sum(axis=0)
+    return found / n_resamples
+
+
+def exchanged_halves(n_tasks: int, n_resamples: int, *, seed: int) -> Float64Array:
+    """Draw random halves of the tasks; one task of an odd number is on neither side more often than the other.
+
+    Returns
+    -------
+    ndarray of float64 [n_resamples, N]
+        1 for the tasks of the half, else 0.
+
+    Examples
+    --------
+    >>> exchanged_halves(4, 3, seed=0).sum(axis=1).tolist()
+    [2.0, 2.0, 2.0]
+    """
     rng = np.random.default_rng(seed)
-    exchanged = np.zeros((n_resamples, n_tasks))
-    for row in exchanged:
-        # One task of an odd number is on neither side more often than the other.
-        half = n_tasks // 2 + int(n_tasks % 2 and rng.integers(2))
-        row[rng.permutation(n_tasks)[:half]] = 1.0
-    kept = 1.0 - exchanged
-    total = np.zeros(a.shape[1:-1])
-    for stay, swap in zip(kept, exchanged, strict=True):
-        first = np.tensordot(stay, a, axes=1) + np.tensordot(swap, b, axes=1)
-        other = np.tensordot(stay, b, axes=1) + np.tensordot(swap, a, axes=1)
-        total += total_variation(shares(first), shares(other))
-    found: Float64Array = total / n_resamples
+    half = n_tasks // 2 + (rng.integers(2, size=(n_resamples, 1)) if n_tasks % 2 else 0)
+    order = rng.random((n_resamples, n_tasks)).argsort(axis=1).argsort(axis=1)
+    return (order < half).astype(np.float64)
+
+
+def _x_log_x(x: Float64Array) -> Float64Array:
+    """Give x ln x, and 0 for 0."""
+    # The smallest number has a finite logarithm, which 0 takes away.
+    found: Float64Array = np.log(np.maximum(x, np.finfo(np.float64).tiny)) * x
     return found

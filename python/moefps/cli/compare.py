@@ -1,0 +1,110 @@
+"""`moefps compare`: how two dumps route the same tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moefps.cli._messages import in_words_of_the_command
+from moefps.cli._options import progress_options, threads_option
+from moefps.cli._progress import progress_on_stderr
+from moefps.cli._render import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--pairs", metavar="FILE", help="The aligned tokens that both dumps were captured with.")
+@click.option("--by", metavar="COLUMN", help="Without --pairs: groups by a column of the samples or tokens.")
+@click.option("--groups", metavar="a,b", help="Which groups the tables of layers have; all when not given.")
+@click.option(
+    "--resamples",
+    type=int,
+    default=2000,
+    show_default=True,
+    metavar="n",
+    help="Resamples of tasks for the intervals, and random signs for p; 0 for none.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="n", help="Seed of the resamples.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The folder to write.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="Of the tables.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace such a folder where it exists.")
+@threads_option
+@progress_options
+def compare(
+    a: str,
+    b: str,
+    pairs: str | None,
+    groups: str | None,
+    resamples: int,
+    output: str,
+    threads: int | None,
+    show_progress: bool | None,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Compare how two dumps route the same tokens.
+
+    A and B are dumps of the same tokens: two conditions of one file of pairs, which --pairs names; or the same texts
+    through two checkpoints, two quantisations, two settings, joined row by row. OUT gets tables/ (layer_metrics,
+    layer_joint_metrics, top_experts_by_layer, top_experts_global, tool_expert_leakage_by_layer,
+    tool_expert_leakage_summary, leakage_vs_distance), summary.json and findings.md. Intervals are of a bootstrap over
+    tasks. For texts that are not aligned, `moefps metrics --by` and `moefps focus` are the tools.
+
+    \b
+    Examples:
+      moefps compare agentic.dump assisted.dump --pairs pair_tokens.json -o study/
+      moefps compare base.dump tuned.dump --by domain -o tuned-vs-base/
+    """  # noqa: D301 (click wants the character itself)
+    with (
+        in_words_of_the_command(None, groups="--groups", pairs="--pairs", output=output),
+        progress_on_stderr("comparing", show_progress=show_progress, quiet=quiet) as progress,
+    ):
+        from moefps.comparison import compare as compare_dumps
+
+        found = compare_dumps(
+            a,
+            b,
+            pairs,
+            groups=None if groups is None else [name.strip() for name in groups.split(",")],
+            n_resamples=resamples,
+            output=output,
+            n_threads=threads,
+            progress=progress or False,
+            **settings,
+        )
+    _report(found.summary, output)
+
+
+def _report(summary: Mapping[str, Any], output: str) -> None:
+    """Say what was compared, and what stands out most."""
+    click.echo(
+        f"{output}: {count(summary['n_tasks'], 'task')}, {count(summary['count_all'], 'token')} compared, "
+        f"{count(summary['n_layers'], 'layer')}"
+    )
+    for key, name, words in (
+        ("top_tv_layers", "tv", "mean TV is largest in"),
+        ("low_jaccard_layers", "jaccard", "mean Jaccard index is lowest in"),
+        ("top_r_layers", "r", "correlation of the tool's answer and the solution is largest in"),
+    ):
+        if summary[key]:
+            said = ", ".join(f"layer {row['layer']} ({row[name]:.3f})" for row in summary[key][:3])
+            click.echo(f"  {words} {said}")
+    nothing = [name for name, side in summary["one_sided"].items() if side is not None]
+    if nothing:
+        click.echo(f"  no token to compare in {', '.join(nothing)}")
+    for label, names in summary["left_out"].items():
+        if names:
+            click.echo(f"  left out of {label.upper()}, as the other has no such task: {', '.join(names)}")
+    click.echo(f"  {output}/findings.md says it in words")

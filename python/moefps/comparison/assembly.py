@@ -1,0 +1,177 @@
+"""From what was measured to the tables of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from moefps.comparison.distances import distance_table
+from moefps.comparison.grouping import CANONICAL, TOOL
+from moefps.comparison.joint import MOST_EXPERTS, usage_row
+from moefps.comparison.leakage import leakage_by_layer, leakage_summary
+from moefps.comparison.measures import layer_table
+from moefps.comparison.result import Comparison
+from moefps.comparison.summarising import summarise
+from moefps.comparison.usage import shares
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from moefps._typing import Float64Array
+    from moefps.comparison.distances import DistanceSums
+    from moefps.comparison.joint import LayerUsage, Resamples
+    from moefps.comparison.matching import Match
+    from moefps.comparison.measures import TokenSums
+    from moefps.comparison.reduction import Units
+    from moefps.kernels import RoutingCounts
+
+__all__ = ["Measured", "assemble"]
+
+_JOINT = (
+    *("usage_entropy_a", "usage_entropy_b", "top1_share_a", "top1_share_b", "top5_share_a", "top5_share_b"),
+    *("usage_tv", "usage_tv_null", "usage_js"),
+)
+_JOINT_COLUMNS = tuple(
+    name
+    for weighted in ("", "_weighted")
+    for measure in _JOINT
+    for name in (
+        [f"{measure}{weighted}{end}" for end in ("", "_lo", "_hi")] if measure == "usage_js" else [measure + weighted]
+    )
+)
+_EXPERTS: dict[str, Any] = {"layer": pl.Int64, "rank": pl.Int64, "expert": pl.Int64}
+_EXPERTS |= dict.fromkeys(("u_a", "u_b", "delta_u", "delta_u_lo", "delta_u_hi"), pl.Float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All that was read of two dumps.
+
+    Attributes
+    ----------
+    match : Match
+        Which tokens are compared.
+    units : Units
+        What is resampled.
+    wanted : tuple of str
+        The groups that the tables of layers have.
+    n_resamples, seed : int
+        Of the bootstrap and the test.
+    draws : Resamples or None
+        The random draws; None where there are no intervals.
+    tokens : TokenSums
+        Sums of measures of tokens.
+    usage : list of LayerUsage [L]
+        Usage of experts.
+    sides : list of RoutingCounts or None
+        What each dump has by class; None where that is what is compared.
+    compared : ndarray of bool [P]
+        Which pairs are compared in at least one layer.
+    distances : DistanceSums
+        Sums by distance.
+    """
+
+    match: Match
+    units: Units
+    wanted: tuple[str, ...]
+    n_resamples: int
+    seed: int
+    draws: Resamples | None
+    tokens: TokenSums
+    usage: list[LayerUsage]
+    sides: list[RoutingCounts | None]
+    compared: npt.NDArray[np.bool_]
+    distances: DistanceSums
+
+    @property
+    def taken(self) -> Float64Array | None:
+        """How often each unit is in each resample."""
+        return None if self.draws is None else self.draws.taken
+
+    @property
+    def n_experts(self) -> list[int]:
+        """Experts of each layer, without passive ones, [L]."""
+        return [info.n_experts - info.passive_experts for info in self.match.a.dump.layers]
+
+
+def assemble(measured: Measured) -> Comparison:
+    """Make the tables, and the summary of them."""
+    names = measured.match.grouping.names
+    places = {name: names.index(name) for name in measured.wanted}
+    counts = measured.tokens.counts.sum(axis=0)
+    leaking = {name: counts[names.index(name)] for name in (TOOL, CANONICAL) if name in names}
+    tables = {
+        "layer_metrics": layer_table(measured.tokens, places, measured.taken),
+        "layer_joint_metrics": _joint_table(measured, places),
+        "top_experts_by_layer": _experts_by_layer(measured.usage),
+        "tool_expert_leakage_by_layer": leakage_by_layer(measured.usage),
+        "tool_expert_leakage_summary": leakage_summary(
+            measured.usage, leaking, measured.n_experts, n_resamples=measured.n_resamples, seed=measured.seed
+        ),
+        "leakage_vs_distance": distance_table(measured.distances, measured.taken),
+    }
+    tables["top_experts_global"] = _experts_of_all(tables["top_experts_by_layer"])
+    return Comparison(**tables, summary=summarise(measured, tables))
+
+
+def _joint_table(measured: Measured, places: dict[str, int]) -> pl.DataFrame:
+    """Make the table of usage: a row a layer and group."""
+    both = measured.tokens.counts.sum(axis=0).astype(np.int64)
+    of_sides = [_tokens_of(side, both, measured) for side in measured.sides]
+    rows: list[dict[str, Any]] = []
+    for layer, found in enumerate(measured.usage):
+        for name, place in places.items():
+            sizes = [int(of[place, layer]) for of in of_sides]
+            row = found.rows.get(name)
+            if row is None:
+                row = _one_sided(measured, place, layer)
+            counted = {"N_both": int(both[place, layer]), "N_a": sizes[0], "N_b": sizes[1]}
+            rows.append({"layer": layer, "group": name, **counted, **row})
+    schema: dict[str, Any] = {"layer": pl.Int64, "group": pl.String}
+    schema |= dict.fromkeys(("N_both", "N_a", "N_b"), pl.Int64) | dict.fromkeys(_JOINT_COLUMNS, pl.Float64)
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _tokens_of(side: RoutingCounts | None, both: npt.NDArray[Any], measured: Measured) -> npt.NDArray[Any]:
+    """Give the tokens of one dump with a filled slot, [G, L]."""
+    return both if side is None else measured.match.grouping.add_up(side.tokens, axis=0)
+
+
+def _one_sided(measured: Measured, place: int, layer: int) -> dict[str, float]:
+    """Describe the usage of a group that has no token in both dumps: each by its own tokens."""
+    width = measured.n_experts[layer]
+    nothing = np.full(width, np.nan)
+    members = measured.match.grouping.members[place]
+    row: dict[str, float] = {}
+    for suffix, name in (("", "activations"), ("_weighted", "share_sums")):
+        used = []
+        for side in measured.sides:
+            of = None if side is None else getattr(side, name)
+            used.append(nothing if of is None else shares(of[members, layer, :width].sum(axis=0).astype(np.float64)))
+        row |= usage_row(used[0], used[1], suffix)
+    return row
+
+
+def _experts_by_layer(usage: Sequence[LayerUsage]) -> pl.DataFrame:
+    parts = [
+        pl.DataFrame(
+            {"layer": layer, "rank": np.arange(1, len(found.experts["expert"]) + 1), **found.experts}, schema=_EXPERTS
+        )
+        for layer, found in enumerate(usage)
+        if found.experts
+    ]
+    frame = pl.concat(parts) if parts else pl.DataFrame(schema=_EXPERTS)
+    return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _experts_of_all(by_layer: pl.DataFrame) -> pl.DataFrame:
+    """Take the largest of all layers: they are among the largest of each."""
+    size = pl.col("delta_u").abs().round(12)
+    ranked = by_layer.sort(size, descending=True, maintain_order=True).head(MOST_EXPERTS)
+    return ranked.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))

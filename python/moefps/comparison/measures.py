@@ -1,0 +1,167 @@
+"""Means over tokens of what pairs of tokens say, by layer and group, with intervals over tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from moefps.comparison.resampling import percentile_interval, resampled_ratios
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from moefps._typing import Float64Array, IndexArray
+    from moefps.comparison.grouping import Grouping
+
+__all__ = ["MEASURES", "TokenSums", "layer_table", "mean_over_layers", "token_sums"]
+
+
+class Measure(NamedTuple):
+    """A mean over tokens: the sums that it is of, and what they are divided by beside the number of tokens."""
+
+    sums: str
+    minus: str | None = None
+    scale: str = "one"
+    needs_weights: bool = True
+
+
+MEASURES = {
+    "tv": Measure("tv_sums"),
+    "js": Measure("js_sums"),
+    "jaccard": Measure("jaccard_sums", needs_weights=False),
+    "intersection": Measure("common_experts", needs_weights=False),
+    "intersection_share": Measure("common_experts", scale="k", needs_weights=False),
+    "top1_match": Measure("pairs_of_same_first"),
+    "top5_match": Measure("common_top5", scale="five"),
+    **{
+        f"{name}_{side}": Measure(f"{name}_sums_{part[0]}", f"{name}_sums_{part[1]}" if part[1:] else None, scale)
+        for name, scale in (("entropy", "one"), ("neff", "one"), ("margin", "margin"))
+        for side, part in (("a", "a"), ("b", "b"), ("diff", "ab"))
+    },
+}
+"""Columns of the table of layers, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSums:
+    """What pairs of tokens add up to, by unit, group and layer.
+
+    Attributes
+    ----------
+    counts : ndarray of float64 [N, G, L]
+        Tokens that are compared.
+    sums : mapping of str to ndarray of float64 [N, G, L]
+        The numerator of each measure; without those that need weights where there are none. NaN in layers where a
+        measure is not defined.
+    """
+
+    counts: Float64Array
+    sums: Mapping[str, Float64Array]
+
+
+def token_sums(parts: Sequence[Mapping[str, Any]], grouping: Grouping, top_k: IndexArray) -> TokenSums:
+    """Gather the measures of passes over stretches of layers.
+
+    Parameters
+    ----------
+    parts : list of mapping of str to ndarray [N, K, L']
+        As `moefps.comparison.reduction.reduce_pairs` gives them.
+    grouping : Grouping
+        Of the classes K.
+    top_k : ndarray of int64 [L]
+        Slots of each layer.
+    """
+
+    def gather(name: str) -> Float64Array:
+        return grouping.add_up(np.concatenate([part[name] for part in parts], axis=2), axis=1)
+
+    scales = {
+        "one": np.ones(len(top_k)),
+        "k": top_k.astype(np.float64),
+        "five": np.minimum(5.0, top_k),
+        # With one slot there is no second to be ahead of.
+        "margin": np.where(top_k > 1, 1.0, np.nan),
+    }
+    has_weights = parts[0]["tv_sums"] is not None
+    sums = {}
+    for name, measure in MEASURES.items():
+        if measure.needs_weights and not has_weights:
+            continue
+        numerator = gather(measure.sums)
+        if measure.minus is not None:
+            numerator = numerator - gather(measure.minus)
+        sums[name] = numerator / scales[measure.scale]
+    return TokenSums(gather("count"), sums)
+
+
+def layer_table(found: TokenSums, groups: Mapping[str, int], taken: Float64Array | None) -> pl.DataFrame:
+    """Make the table of layers: a row a layer and group, means with their intervals.
+
+    Parameters
+    ----------
+    found : TokenSums
+        The sums.
+    groups : mapping of str to int
+        The groups that are wanted, and their places.
+    taken : ndarray [R, N] or None
+        How often each unit is in each resample; None for no intervals.
+    """
+    places = list(groups.values())
+    n_layers = found.counts.shape[2]
+    counts = found.counts[:, places].transpose(0, 2, 1)
+    columns: dict[str, Any] = {
+        "layer": np.repeat(np.arange(n_layers), len(places)),
+        "group": list(groups) * n_layers,
+        "count": counts.sum(axis=0).astype(np.int64).ravel(),
+    }
+    for name in MEASURES:
+        if name not in found.sums:
+            nothing = pl.Series([None] * (n_layers * len(places)), dtype=pl.Float64)
+            columns |= {name: nothing, f"{name}_lo": nothing, f"{name}_hi": nothing}
+            continue
+        sums = found.sums[name][:, places].transpose(0, 2, 1)
+        mean, lo, hi = mean_with_interval(sums, counts, taken)
+        columns |= {name: mean.ravel(), f"{name}_lo": lo.ravel(), f"{name}_hi": hi.ravel()}
+    return pl.DataFrame(columns, nan_to_null=True)
+
+
+def mean_with_interval(
+    sums: npt.NDArray[Any], counts: npt.NDArray[Any], taken: Float64Array | None
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Give Σ sums / Σ counts over units [N, ...], and its percentile interval.
+
+    Returns
+    -------
+    mean, lo, hi : ndarray [...]
+        NaN without a token; ends are NaN where fewer than two units have one, as nothing is to be resampled then.
+    """
+    total = counts.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(total > 0, sums.sum(axis=0) / total, np.nan)
+    alone = (counts > 0).sum(axis=0) < 2
+    if taken is None or alone.all():
+        return mean, np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
+    lo, hi = percentile_interval(resampled_ratios(taken, sums, counts))
+    return mean, np.where(alone, np.nan, lo), np.where(alone, np.nan, hi)
+
+
+def mean_over_layers(
+    sums: npt.NDArray[Any], counts: npt.NDArray[Any], taken: Float64Array | None
+) -> tuple[float | None, Float64Array | None]:
+    """Give the mean over layers of a mean over tokens, [N, L] each, and its resamples.
+
+    Layers without a token count nowhere; None where there is no other.
+    """
+    has = counts.sum(axis=0) > 0
+    if not has.any():
+        return None, None
+    sums, counts = sums[:, has], counts[:, has]
+    mean = float((sums.sum(axis=0) / counts.sum(axis=0)).mean())
+    if taken is None or int((counts > 0).any(axis=1).sum()) < 2:
+        return mean, None
+    return mean, resampled_ratios(taken, sums, counts).mean(axis=1)

@@ -1,0 +1,126 @@
+"""What stands out of a comparison, as numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from moefps._version import __version__
+from moefps.comparison.distances import distance_trend
+from moefps.comparison.grouping import ALL, PAIR_GROUPS, TOOL
+from moefps.comparison.measures import layer_table, mean_over_layers
+from moefps.comparison.reduction import has_shares
+from moefps.comparison.resampling import percentile_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from moefps.comparison.assembly import Measured
+
+__all__ = ["summarise"]
+
+_MOST_LAYERS = 5
+_RESPONSES = {
+    "all": "tool_response",
+    "docstring": "tool_response_docstring",
+    "non_docstring": TOOL,
+}
+
+
+def summarise(measured: Measured, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """Give the summary: JSON's own types alone, null for what is not defined."""
+    match = measured.match
+    of_all = layer_table(measured.tokens, {ALL: 0}, measured.taken)
+    leakage = tables["tool_expert_leakage_summary"]
+    classes = np.bincount(match.kind[measured.compared], minlength=match.grouping.n_classes)
+    counts = match.grouping.add_up(classes, axis=0).astype(int).tolist()
+    return {
+        "a": match.a.name,
+        "b": match.b.name,
+        "condition_a": match.a.condition,
+        "condition_b": match.b.condition,
+        "n_tasks": len(match.tasks),
+        "n_layers": match.a.dump.n_layers,
+        "n_experts": max(measured.n_experts),
+        "top_k": match.a.dump.top_k,
+        "top_tv_layers": _extreme(of_all, "tv", descending=True),
+        "low_jaccard_layers": _extreme(of_all, "jaccard", descending=False),
+        "tool_response_tv": _response_tv(measured),
+        "top_r_layers": _top_r(leakage),
+        "n_layers_tested": leakage["p"].count(),
+        "n_layers_significant": int((leakage["q"] < 0.05).sum()),
+        "distance_trend": distance_trend(measured.distances, measured.taken),
+        **{f"count_{name}": number for name, number in zip(match.grouping.names, counts, strict=True)},
+        "one_sided": _one_sided(measured, counts),
+        "left_out": match.about["left_out"],
+        "tasks_without_response": match.about["tasks_without_response"],
+        "by": match.about.get("by"),
+        "has_weights": has_shares(match),
+        "n_resamples": measured.n_resamples,
+        "tasks_per_unit": measured.units.tasks_per_unit,
+        "intervals": _intervals(measured),
+        "seed": measured.seed,
+        "tool_versions": {"moefps": __version__},
+    }
+
+
+def _extreme(of_all: pl.DataFrame, name: str, *, descending: bool) -> list[dict[str, Any]]:
+    """Give the layers with the largest or smallest mean; of equal ones, the first."""
+    there = of_all.filter(pl.col(name).is_not_null())
+    ranked = there.sort(pl.col(name).round(12), descending=descending, maintain_order=True)
+    return ranked.head(_MOST_LAYERS).select("layer", name, f"{name}_lo", f"{name}_hi").to_dicts()
+
+
+def _top_r(leakage: pl.DataFrame) -> list[dict[str, Any]]:
+    there = leakage.filter(pl.col("r").is_not_null()).head(_MOST_LAYERS)
+    return there.select("layer", "r", "r_lo", "r_hi", "p", "q").to_dicts()
+
+
+def _response_tv(measured: Measured) -> dict[str, float | None] | None:
+    """Give means over layers of TV on tool responses, and how much more it is off the docstrings."""
+    if measured.match.grouping is not PAIR_GROUPS or "tv" not in measured.tokens.sums:
+        return None
+    found: dict[str, float | None] = {}
+    resampled = {}
+    for word, group in _RESPONSES.items():
+        place = PAIR_GROUPS.names.index(group)
+        sums, counts = measured.tokens.sums["tv"][:, place], measured.tokens.counts[:, place]
+        found[word], resampled[word] = mean_over_layers(sums, counts, measured.taken)
+    docstring, other = found["docstring"], found["non_docstring"]
+    found["ratio"] = other / docstring if docstring and other is not None else None
+    found["difference"] = other - docstring if docstring is not None and other is not None else None
+    found |= {"difference_lo": None, "difference_hi": None}
+    if resampled["docstring"] is not None and resampled["non_docstring"] is not None:
+        lo, hi = percentile_interval(resampled["non_docstring"] - resampled["docstring"])
+        ends = {"difference_lo": float(lo), "difference_hi": float(hi)}
+        found |= {name: None if np.isnan(end) else end for name, end in ends.items()}
+    return found
+
+
+def _one_sided(measured: Measured, counts: list[int]) -> dict[str, str | None]:
+    """Name the groups without a token that is compared, and which dump has some, if any."""
+    found: dict[str, str | None] = {}
+    for place, (name, number) in enumerate(zip(measured.match.grouping.names, counts, strict=True)):
+        if number or name not in measured.wanted:
+            continue
+        members = measured.match.grouping.members[place]
+        having = [
+            label
+            for label, side in zip("ab", measured.sides, strict=True)
+            if side is not None and side.tokens[members].any()
+        ]
+        found[name] = " and ".join(having) or None
+    return found
+
+
+def _intervals(measured: Measured) -> str:
+    """Say what the intervals are, or why there are none."""
+    if measured.n_resamples == 0:
+        return "none: no resamples were asked for"
+    if measured.draws is None:
+        return "none: one task, there is nothing to resample"
+    per_unit = measured.units.tasks_per_unit
+    drawn = "tasks" if per_unit == 1 else f"blocks of {per_unit} tasks"
+    return f"95 %, {measured.n_resamples} resamples of {drawn}"

@@ -1,0 +1,89 @@
+"""`moefps compare` from two dumps to a folder, and from a model to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
+
+TABLES = {
+    "layer_metrics",
+    "layer_joint_metrics",
+    "top_experts_by_layer",
+    "top_experts_global",
+    "tool_expert_leakage_by_layer",
+    "tool_expert_leakage_summary",
+    "leakage_vs_distance",
+}
+OWN = Path(__file__).resolve().parents[1] / "data" / "pairs"
+
+
+@pytest.fixture
+def dumps(here):
+    rng = np.random.default_rng(3)
+    records = [make_record(rng, f"T/{i}") for i in range(4)]
+    pairs = write_pairs(Path("pairs.json"), records)
+    for condition in ("agentic", "assisted"):
+        ids, weights = random_routing(rng, len(list(rows_of(records, condition))), (6, 6), 2)
+        world = {"ids": ids, "weights": weights, "n_experts": (6, 6), "pairs": pairs}
+        write_condition(f"{condition}.dump", records, condition, **world)
+
+
+def test_a_folder_and_what_is_said_of_it(dumps, cli):
+    command = ("compare", "agentic.dump", "assisted.dump", "--pairs", "pairs.json", "--resamples", "50", "-o", "out")
+    said = cli(*command, "--groups", "all,canonical").stdout
+    assert "out: 4 tasks, 56 tokens compared, 2 layers" in said
+    assert "mean TV is largest in layer" in said
+    assert {path.stem for path in Path("out/tables").iterdir()} == TABLES
+    metrics = pl.read_csv("out/tables/layer_metrics.csv")
+    assert metrics.columns[:6] == ["layer", "group", "count", "tv", "tv_lo", "tv_hi"]
+    assert metrics["group"].to_list() == ["all", "canonical"] * 2
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert {"top_tv_layers", "low_jaccard_layers", "tool_response_tv", "top_r_layers", "distance_trend"} <= set(summary)
+    assert summary["count_canonical"] == 32
+    assert Path("out/findings.md").read_text().startswith("# agentic against assisted")
+    assert "exists already, pass --overwrite" in cli(*command, code=2).stderr
+    cli(*command, "--overwrite", "--format", "parquet")
+    assert pl.read_parquet("out/tables/leakage_vs_distance.parquet").height == 10
+
+
+def test_what_is_wrong_is_said_in_words_of_the_command(dumps, cli):
+    command = ("compare", "agentic.dump", "assisted.dump", "-o", "out")
+    assert "--pairs: None, and the dumps are two conditions" in cli(*command, code=2).stderr
+    assert "--groups: 'x'; accepted: all, canonical" in (
+        cli(*command, "--pairs", "pairs.json", "--groups", "x", code=2).stderr
+    )
+    assert "--by: 'segment' with pairs" in cli(*command, "--pairs", "pairs.json", "--by", "segment", code=2).stderr
+    assert not Path("out").exists()
+
+
+def test_from_problems_to_findings(here, cli):
+    """Build, align, capture twice, compare: the study on a small model."""
+    pytest.importorskip("transformers")
+    from small_model import save_small_model
+
+    save_small_model(Path("model"))
+    cli("pairs", "build", OWN / "problems.jsonl", "--template", "-o", "pairs.jsonl")
+    cli("pairs", "align", "pairs.jsonl", "--tokenizer", "model", "-o", "tokens.json")
+    for condition in ("agentic", "assisted"):
+        cli("capture", "model", "--pairs", "tokens.json", "--condition", condition, "-o", f"{condition}.dump", "-q")
+    options = ("--pairs", "tokens.json", "--resamples", "100", "-q")
+    cli("compare", "agentic.dump", "assisted.dump", *options, "-o", "out")
+    metrics = pl.read_csv("out/tables/layer_metrics.csv")
+    of_all = metrics.filter(pl.col("group") == "all")
+    assert of_all["tv"].is_between(0, 1).all()
+    assert of_all["count"].min() > 0
+    summary = json.loads(Path("out/summary.json").read_text())
+    shared = sum(
+        end - start
+        for task in json.loads(Path("tokens.json").read_text())
+        for _, key, start, end in task["segments"]
+        if key is not None
+    )
+    assert summary["count_all"] == shared
+    assert set(summary["one_sided"]) >= {"tool_schema", "tool_call"}

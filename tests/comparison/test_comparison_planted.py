@@ -1,0 +1,254 @@
+"""`moefps.compare` on worlds whose answer is known by construction."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import moefps
+from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
+
+E, K = 32, 4
+
+
+def both(folder, records, routing_a, routing_b, n_experts=(E,), **options):
+    """The two dumps of records, each routed as it is said."""
+    pairs = write_pairs(folder / "pairs.json", records)
+    dumps = [
+        write_condition(
+            folder / condition,
+            records,
+            condition,
+            ids=ids,
+            weights=weights,
+            n_experts=n_experts,
+            pairs=pairs,
+            **options,
+        )
+        for condition, (ids, weights) in {"agentic": routing_a, "assisted": routing_b}.items()
+    ]
+    return (*dumps, pairs)
+
+
+def planted(records, condition, choose):
+    """Route every token as `choose` says of its task, position and condition: experts and weights."""
+    rows = [choose(records[task], position, condition) for task, position, _ in rows_of(records, condition)]
+    ids, weights = zip(*rows, strict=True)
+    return np.array(ids, dtype=np.int16)[:, None], np.array(weights, dtype=np.float32)[:, None]
+
+
+def test_what_is_moved_by_hand_is_found_to_the_digit(tmp_path):
+    """One of four experts is another one for B at odd positions of the solution; docstrings stay as they are."""
+    rng = np.random.default_rng(0)
+    records = [make_record(rng, f"T/{i}", canonical=40, stub=8) for i in range(5)]
+
+    def choose(record, position, condition):
+        in_solution = position in record["canonical_positions"]
+        outside = position in record["tool_positions"]["response_non_docstring"]
+        moved = condition == "assisted" and ((in_solution and position % 2) or outside)
+        return [0, 1, 2, 9 if moved else 3], [0.4, 0.3, 0.2, 0.1]
+
+    routing = [planted(records, condition, choose) for condition in ("agentic", "assisted")]
+    found = moefps.compare(*both(tmp_path, records, *routing), n_resamples=50)
+    rows = {row["group"]: row for row in found.layer_metrics.to_dicts()}
+    assert rows["canonical"]["tv"] == pytest.approx(0.05, abs=1e-7)
+    assert rows["canonical"]["jaccard"] == pytest.approx((1 + 3 / 5) / 2)
+    assert rows["canonical"]["intersection_share"] == pytest.approx(3.5 / 4)
+    assert rows["tool_response_docstring"]["tv"] == 0.0
+    assert rows["tool_response_non_docstring"]["tv"] == pytest.approx(0.1, abs=1e-7)
+    assert rows["canonical"]["entropy_diff"] == 0.0
+    used = {row["group"]: row for row in found.layer_joint_metrics.to_dicts()}
+    assert used["canonical"]["usage_tv"] == pytest.approx(0.5 / 4)
+    # Expert 3 loses to expert 9 in both groups: of all pairs of values, the line is through three points.
+    leak = found.tool_expert_leakage_summary.to_dicts()[0]
+    assert leak["r"] == pytest.approx(1.0)
+    share = sum(p % 2 for p in records[0]["canonical_non_ws_positions"]) / len(records[0]["canonical_non_ws_positions"])
+    assert leak["slope"] == pytest.approx(share)
+    first = found.top_experts_by_layer.head(2)
+    assert first["expert"].to_list() == [3, 9]
+    assert first["delta_u"].to_list() == pytest.approx([-first["delta_u"][1], first["delta_u"][1]])
+    assert first["delta_u"][0] > 0
+    response = found.summary["tool_response_tv"]
+    assert response["docstring"] == 0
+    assert response["difference_lo"] == pytest.approx(0.1, abs=1e-7)
+    assert "Routing differs more outside docstrings" in found.findings
+
+
+def test_a_trend_with_distance_is_found(tmp_path):
+    """TV is 0.1 up to distance 16 and 0.3 past it."""
+    # The last bin is one task's alone, and says nothing of distance.
+    sizes = [*range(50, 60), 80]
+    records = [make_record(np.random.default_rng(i), f"T/{i}", canonical=n) for i, n in enumerate(sizes)]
+
+    def choose(record, position, condition):
+        end = max(end for kind, _, _, end in record["segments"] if kind == "tool_response")
+        by = 0.1 if position - (end - 1) <= 16 else 0.3
+        return [0, 1], [0.5 + by, 0.5 - by] if condition == "assisted" else [0.5, 0.5]
+
+    routing = [planted(records, condition, choose) for condition in ("agentic", "assisted")]
+    found = moefps.compare(*both(tmp_path, records, *routing), n_resamples=100)
+    table = found.leakage_vs_distance
+    assert table["tv"].to_list()[:7] == pytest.approx([0.1] * 4 + [0.3] * 3, abs=1e-6)
+    assert table.filter(pl.col("count") == 0).height == table["tv"].null_count() == 3
+    assert table["tv_lo"].null_count() == 4
+    trend = found.summary["distance_trend"]
+    assert trend["to"]["distance_max"] == 64
+    assert trend["tv_change"] == pytest.approx(0.2, abs=1e-6)
+    assert trend["jaccard_change"] == 0
+    assert "it rises (+0.2000" in found.findings
+
+
+def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path):
+    """In layer 0 both groups lose what expert e loses; layers from 1 on are noise, under uneven load."""
+    rng = np.random.default_rng(4)
+    records = [make_record(rng, f"T/{i}", canonical=60, stub=40) for i in range(30)]
+    n_layers = 12
+    shift = rng.normal(scale=0.7, size=E)
+    base = np.linspace(2, 0, E)
+
+    def route(condition):
+        rows = list(rows_of(records, condition))
+        scores = rng.gumbel(size=(len(rows), n_layers, E)) + base
+        if condition == "assisted":
+            scores[:, 0] += shift
+        ids = np.argsort(-scores, axis=2)[:, :, :K].astype(np.int16)
+        return ids, np.sort(rng.random(ids.shape), axis=2)[:, :, ::-1].astype(np.float32)
+
+    a, b, pairs = both(tmp_path, records, route("agentic"), route("assisted"), n_experts=[E] * n_layers)
+    found = moefps.compare(a, b, pairs, n_resamples=400)
+    summary = found.tool_expert_leakage_summary
+    first = summary.row(0, named=True)
+    assert first["layer"] == 0
+    assert first["r_lo"] > 0.8
+    assert first["q"] < 0.05
+    assert summary.tail(-1)["p"].min() > 0.01
+    used = found.layer_joint_metrics.filter(pl.col("group") == "all")
+    # Where nothing is shifted, the observed TV is what exchanging the conditions gives.
+    assert (used["usage_tv"] / used["usage_tv_null"]).tail(-1).is_between(0.75, 1.3).all()
+    assert used["usage_tv"][0] > 3 * used["usage_tv_null"][0]
+    assert used["usage_js_lo"][0] > 0
+    assert "in 1 of 12 layers (q < 0.05)" in found.findings
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(7)
+    records = [make_record(rng, f"T/{i}", canonical=12 + i) for i in range(5)]
+    routing = [
+        random_routing(rng, len(list(rows_of(records, condition))), (8, 8), 2, drop=0.1)
+        for condition in ("agentic", "assisted")
+    ]
+    return records, (8, 8), both(folder, records, *routing, n_experts=(8, 8))
+
+
+def test_exchanged_dumps_turn_differences_round_and_nothing_else(world):
+    _, _, (a, b, pairs) = world
+    one, other = moefps.compare(a, b, pairs, n_resamples=60), moefps.compare(b, a, pairs, n_resamples=60)
+    for name, table in one.tables.items():
+        back = other.tables[name]
+        for column in table.columns:
+            stem = column.removesuffix("_lo").removesuffix("_hi")
+            sign, source = 1, column
+            if stem.startswith("delta_u") or stem.endswith("_diff"):
+                sign = -1
+                source = {"_lo": f"{stem}_hi", "_hi": f"{stem}_lo"}.get(column[len(stem) :], column)
+            else:
+                for of, to in (("_a", "_b"), ("_b", "_a")):
+                    if stem.endswith(of) or f"{of}_weighted" in stem:
+                        source = column.replace(of, to)
+            found, expected = table[column], back[source]
+            if table[column].dtype == pl.Float64:
+                assert found.is_null().to_list() == expected.is_null().to_list(), (name, column)
+                gap = (found - sign * expected).abs().max()
+                assert gap is None or gap < 1e-12, (name, column)
+            else:
+                assert found.to_list() == expected.to_list(), (name, column)
+
+
+def test_a_dump_against_itself_differs_nowhere(world):
+    _, _, (a, _, pairs) = world
+    found = moefps.compare(a, a, pairs, n_resamples=40)
+    zero = ["tv", "js", "entropy_diff", "neff_diff", "margin_diff"]
+    for name in [f"{column}{end}" for column in zero for end in ("", "_lo", "_hi")]:
+        assert set(found.layer_metrics[name].drop_nulls()) == {0.0}, name
+    assert set(found.layer_metrics["jaccard"].drop_nulls()) == {1.0}
+    for name in ("usage_tv", "usage_tv_null", "usage_js", "usage_js_lo", "usage_js_hi", "usage_js_weighted_hi"):
+        assert set(found.layer_joint_metrics[name].drop_nulls()) == {0.0}, name
+    assert set(found.top_experts_by_layer["delta_u"]) == {0.0}
+    leak = found.tool_expert_leakage_summary
+    assert leak["r"].null_count() == leak["p"].null_count() == leak.height
+    assert leak["reason"].str.contains("the differences are all the same").all()
+    assert "total variation is 0" in found.findings
+
+
+def test_tasks_in_another_order_and_dumps_without_an_entry(world, tmp_path):
+    records, n_experts, (a, b, pairs) = world
+    order = [3, 0, 4, 1]
+    spans = [slice(*b.token_starts[i : i + 2]) for i in order]
+    shuffled = write_condition(
+        tmp_path / "shuffled",
+        [records[i] for i in order],
+        "assisted",
+        ids=np.concatenate([b.expert_ids[span] for span in spans]),
+        weights=np.concatenate([b.expert_weights[span] for span in spans]),
+        n_experts=n_experts,
+    )
+    found = moefps.compare(a, shuffled, pairs, n_resamples=0)
+    assert found.summary["condition_b"] == "assisted"
+    assert found.summary["left_out"] == {"a": ["T/2"], "b": []}
+    assert found.summary["intervals"] == "none: no resamples were asked for"
+    whole = moefps.compare(a, b, pairs, n_resamples=0)
+    assert found.summary["count_all"] == whole.summary["count_all"] - len(records[2]["canonical_positions"]) - 6
+    assert found.layer_metrics["tv_lo"].null_count() == found.layer_metrics.height
+
+
+def test_one_task_has_no_intervals(tmp_path):
+    rng = np.random.default_rng(1)
+    records = [make_record(rng, "only")]
+    routing = [random_routing(rng, len(list(rows_of(records, c))), (4,), 2) for c in ("agentic", "assisted")]
+    found = moefps.compare(*both(tmp_path, records, *routing, n_experts=(4,)), groups=["canonical", "all"])
+    assert found.layer_metrics["group"].to_list() == ["all", "canonical"]
+    assert found.layer_metrics["tv"].null_count() == 0
+    for name, table in found.tables.items():
+        for column in table.columns:
+            if column.endswith(("_lo", "_hi")) or "_null" in column:
+                assert table[column].null_count() == table.height, (name, column)
+    assert found.summary["intervals"] == "none: one task, there is nothing to resample"
+
+
+def test_layers_of_other_sizes_and_passive_experts(tmp_path):
+    """A layer of one slot has no margin; passive experts are nobody's choice."""
+    rng = np.random.default_rng(2)
+    records = [make_record(rng, f"T/{i}") for i in range(3)]
+    routing = []
+    for condition in ("agentic", "assisted"):
+        ids, weights = random_routing(rng, len(list(rows_of(records, condition))), (8, 5), 2)
+        ids[:, 1, 1] = -1
+        routing.append((ids, weights))
+    a, b, pairs = both(tmp_path, records, *routing, n_experts=(8, 5), top_k=(2, 1), passive=1)
+    found = moefps.compare(a, b, pairs, n_resamples=20)
+    assert found.layer_metrics.filter(pl.col("layer") == 1)["margin_diff"].null_count() == 9
+    assert found.layer_metrics.filter(pl.col("layer") == 0, pl.col("count") > 0)["margin_diff"].null_count() == 0
+    assert found.tool_expert_leakage_summary.sort("layer")["n_experts"].to_list() == [7, 4]
+    assert found.top_experts_by_layer["expert"].max() < 7
+    json.dumps(found.summary, allow_nan=False)
+
+
+def test_memory_is_cut_by_layers_and_tasks_without_a_difference(world, monkeypatch):
+    from moefps.comparison import comparing, reduction
+
+    _, _, (a, b, pairs) = world
+    whole = moefps.compare(a, b, pairs, n_resamples=30)
+    monkeypatch.setattr(comparing, "layer_chunks", lambda *_: [[0], [1]])
+    monkeypatch.setattr(reduction, "_ROWS", 7)
+    cut = moefps.compare(a, b, pairs, n_resamples=30, n_threads=1)
+    for name, table in whole.tables.items():
+        assert table.equals(cut.tables[name]), name
+    monkeypatch.setattr(reduction, "MOST_UNITS", 2)
+    coarse = moefps.compare(a, b, pairs, n_resamples=30)
+    assert coarse.summary["tasks_per_unit"] == 4
+    assert coarse.layer_metrics["tv"].to_list() == pytest.approx(whole.layer_metrics["tv"].to_list())
