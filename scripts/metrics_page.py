@@ -27,6 +27,8 @@ FAMILIES = {
     "segments": "Segments and caches",
     "vocabulary": "Vocabulary",
     "consistency": "Two dumps",
+    "focus": "Expert focus",
+    "cost": "Cost",
 }
 BETTER = {"up": "higher", "down": "lower", "-": ""}
 

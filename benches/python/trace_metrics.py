@@ -40,7 +40,7 @@ def _real(folder: Path, n_threads: int, *, quick: bool) -> dict[str, Any]:
     )
 
     def ours() -> Any:
-        return moefps.routing_metrics(moefps.open_dump(dump.path), n_threads=n_threads)
+        return moefps.routing_metrics(dump, n_threads=n_threads)
 
     def loop() -> Any:
         return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +11,8 @@ from polars.testing import assert_frame_equal
 
 import moefps
 from moefps.kernels import count_routing, find_neighbours
-from moefps.metrics import grouping, metrics_from_counts, routing_metrics, sources
+from moefps.metrics import METRICS, find_metric, grouping, metrics_from_counts, routing_metrics, sources
+from moefps.metrics.families.expressions import BOUNDS
 from support import refused
 
 E, K, LENGTH = 8, 2, 25
@@ -50,16 +53,50 @@ def resampled_slowly(ids, weights, n_samples, n_resamples, seed):
     return pl.concat(found)
 
 
-def test_intervals_are_percentiles_of_resampled_traces(dump):
+def reflected(metric, value, lo, hi, factor=1.25):
+    """The interval that a metric is to have, of percentiles of resamples."""
+    if metric.interval == "percentile":
+        return lo, hi
+    balanced = {"top1_share": 1 / E, "top5_share": 5 / E, "capacity_usage": 1 / factor}.get(metric.name)
+    balanced = metric.balanced if balanced is None else balanced
+    if metric.interval == "basic":
+        ends = [2 * value - hi, 2 * value - lo]
+    else:
+        sign = -1 if metric.better == "up" else 1
+        squares = [2 * (value - balanced) ** 2 - (end - balanced) ** 2 for end in (lo, hi)]
+        ends = sorted(balanced + sign * max(square, 0) ** 0.5 for square in squares)
+    # The ends of the range for one slot a token.
+    numbers = {"E": E, "k": 1, "log2 E": math.log2(E), "ln k/ln E": 0, "1/E": 1 / E, "k/E": 1 / E, "1-k/E": 1 - 1 / E}
+    numbers |= {"min(5, E)/E": 5 / E, "1/k": 1, "min(1, 5/k)": 1, "E/k": E, "E/k-1": E - 1, "1/cf": 1 / factor}
+    numbers |= {"E/(k cf)": E / factor, "√(E(E-k)/(k(E-1)))": E**0.5, "0": 0, "1": 1, "": None}
+    low, high = numbers[metric.low], numbers[metric.high]
+    low = -math.inf if low is None else min(low, value)
+    high = math.inf if high is None else max(high, value)
+    return tuple(min(max(end, low), high) for end in ends)
+
+
+def as_wanted(frame, values):
+    """Reflect the intervals of a frame where the metrics ask for it."""
+    rows = []
+    for row in frame.iter_rows(named=True):
+        at = {name: row[name] for name in ("layer", "metric") if name in row}
+        value = values.filter(**at).row(0, named=True)["value"]
+        lo, hi = reflected(find_metric(row["metric"]), value, row["lo"], row["hi"])
+        rows.append({**at, "lo": lo, "hi": hi})
+    return pl.DataFrame(rows)
+
+
+def test_intervals_are_made_of_resampled_traces(dump):
     found = routing_metrics(dump, ci=0.8, n_resamples=15, seed=5)
     slow = resampled_slowly(dump.expert_ids, dump.expert_weights, 12, 15, 5)
     slow = slow.filter(pl.col("value").is_not_null(), pl.col("metric") != "capacity_factor")
     quantiles = [pl.col("value").quantile(q, interpolation="linear").alias(n) for q, n in ((0.1, "lo"), (0.9, "hi"))]
-    expected = slow.group_by("layer", "metric").agg(quantiles)
+    expected = as_wanted(slow.group_by("layer", "metric").agg(quantiles), found.layers)
     mine = found.layers.filter(pl.col("lo").is_not_null()).select("layer", "metric", "lo", "hi")
     assert_frame_equal(mine, expected, check_row_order=False, rel_tol=1e-9, abs_tol=1e-9)
     means = slow.group_by("resample", "metric").agg(pl.col("value").mean()).group_by("metric").agg(quantiles)
     mine = found.summary.filter(pl.col("lo").is_not_null()).select("metric", "lo", "hi")
+    means = as_wanted(means, found.summary.rename({"mean": "value"}))
     assert_frame_equal(mine, means, check_row_order=False, rel_tol=1e-9, abs_tol=1e-9)
     plain = routing_metrics(dump)
     assert_frame_equal(
@@ -163,3 +200,41 @@ def test_intervals_cover_what_they_should(tmp_path):
     shares = dict(covered.group_by("metric").agg(pl.col("inside").mean()).iter_rows())
     for name, share in shares.items():
         assert 0.8 <= share <= 0.99, (name, share)
+
+
+def test_intervals_of_what_noise_pushes_one_way(tmp_path):
+    """Load that is even but for noise: percentiles of the CV never reach 0, as every resample is noisier yet."""
+    rng = np.random.default_rng(11)
+    n_sets, n_samples, wide = 30, 10, 64
+    ids = rng.random((n_sets * n_samples * LENGTH, 1, wide)).argsort(axis=-1)[..., :K].astype(np.int16)
+    truth = {
+        "load_balancing_coefficient": 0.0,
+        "gini_coefficient": 0.0,
+        "token_choice_entropy": 1.0,
+        "utilization_efficiency": 1.0,
+        "balanced_utilization": 1.0,
+        "load_imbalance_ratio": 1.0,
+        "top_k_overlap": K / wide,
+    }
+    dump = moefps.write_dump(
+        tmp_path / "dump",
+        expert_ids=ids,
+        offsets=np.arange(0, len(ids) + 1, LENGTH),
+        n_experts=wide,
+        samples={"set": np.repeat(np.arange(n_sets), n_samples)},
+    )
+    found = routing_metrics(dump, by="set", ci=0.95, n_resamples=200, metrics=list(truth))
+    assert found.about["ci"]["kinds"]["percentile"] == ["top_k_overlap"]
+    assert found.about["ci"]["kinds"]["basic"] == ["token_choice_entropy"]
+    for name, value in truth.items():
+        rows = found.layers.filter(metric=name)
+        covered = rows.select(pl.lit(value).is_between(pl.col("lo") - 1e-9, pl.col("hi") + 1e-9).mean()).item()
+        assert covered >= 0.8, (name, covered)
+        assert rows["lo"].null_count() == 0
+
+
+def test_every_reflected_range_is_known():
+    """Intervals of a range whose ends have no number would leave it."""
+    for metric in METRICS:
+        if metric.interval != "percentile":
+            assert {metric.low, metric.high} <= {*BOUNDS, ""}, metric.name

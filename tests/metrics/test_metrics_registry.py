@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import get_args
 
 import polars as pl
 import pytest
 
 import moefps
 from moefps.metrics import METRICS, find_metric, list_metrics
-from moefps.metrics.metric import LEVELS, NEEDS
+from moefps.metrics.metric import NEEDS, Level
 from moefps.metrics.targets import resolve_targets
 from support import refused
 
@@ -52,7 +53,7 @@ def test_every_metric_says_what_it_is():
         assert metric.formula, metric.name
         assert metric.source, metric.name
         assert metric.example, metric.name
-        assert metric.level in LEVELS, metric.name
+        assert metric.level in get_args(Level), metric.name
         assert metric.better in {"up", "down", "-"}, metric.name
         assert set(metric.needs) <= set(NEEDS), metric.name
         assert (metric.chance_value is None) or metric.chance, metric.name

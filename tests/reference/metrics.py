@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from moefps.kernels import LogitSums
+
 __all__ = ["ELSEWHERE", "chances", "layer_metrics", "probabilities", "sums_of_logits", "tokens_of"]
 
-ELSEWHERE = {"gram", "segments", "vocabulary", "cost", "consistency"}
+ELSEWHERE = {"gram", "segments", "vocabulary", "cost", "consistency", "focus"}
 """Families of metrics whose references are not here."""
 
 
@@ -282,4 +284,4 @@ def sums_of_logits(logits, ids, probs, experts, passive):
             if E > 1:
                 found.top1_margin_tokens[layer] += 1
                 found.top1_margin_sums[layer] += np.sort(p)[-1] - np.sort(p)[-2]
-    return found
+    return LogitSums(np.array(real), ("softmax",) * n_layers, **vars(found))

@@ -149,10 +149,12 @@ def _opened(source: str) -> Any:
 
 def _is_met(found: RoutingMetrics, targets: str) -> bool:
     """Whether all targets are met; those that nothing can be held against are named, and count if the user set them."""
+    from moefps.metrics import find_metric
     from moefps.metrics.targets import resolve_targets
 
     judged = found.summary.filter(found.summary["met"].is_not_null())
-    unjudged = [name for name in resolve_targets(targets) if name not in judged["metric"].to_list()]
+    here = [name for name in resolve_targets(targets) if find_metric(name).command is None]
+    unjudged = [name for name in here if name not in judged["metric"].to_list()]
     if unjudged:
         click.echo(f"not judged, without a value here: {', '.join(unjudged)}", err=True)
     return bool(judged["met"].all()) and judged.height > 0 and (targets == "spectra" or not unjudged)

@@ -26,8 +26,9 @@ from moefps.metrics.reduction import layer_view
 
 if TYPE_CHECKING:
     from moefps.io import Dump
+    from moefps.metrics.metric import Better
 
-__all__ = ["NAMES", "spectra_tables"]
+__all__ = ["NAMES", "spectra_directions", "spectra_tables"]
 
 NAMES = {
     "maxvio": "maxvio",
@@ -49,6 +50,9 @@ NAMES = {
     "gram_off_diagonal_sparsity": "gram_off_diagonal_sparsity",
 }
 """What differs: names of the registry, and the original's keys."""
+
+spectra_directions: dict[str, Better] = {"routing_confidence": "down", "gram_off_diagonal_sparsity": "down"}
+"""Which way is better, where that differs: here the one is an entropy of weights, the other a mean |cosine|."""
 
 ROWS = 1 << 22
 # Numbers that are held at a time, where weights are looked at one by one.

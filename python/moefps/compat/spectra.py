@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moefps._typing import PathLike, Progress
-from moefps.compat._spectra_dump import spectra_tables
+from moefps.compat._spectra_dump import spectra_directions, spectra_tables
 from moefps.compat._spectra_step import cosine_values, expression_values, routing_values, similarity_values
 from moefps.compat._spectra_vectors import describe_gram, measure_vectors, output_diversity
 from moefps.errors import ArgumentError, ShapeError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moefps.io import Dump
 
-__all__ = ["SPECTRAAnalyzer", "spectra_tables", "spectra_values"]
+__all__ = ["SPECTRAAnalyzer", "spectra_directions", "spectra_tables", "spectra_values"]
 
 # What each history keeps of a step.
 HISTORIES = {

@@ -122,10 +122,10 @@ def check_precision(dtype: object) -> str:
     return name
 
 
-def check_seed(name: str, seed: int | None) -> int | None:
-    """Return a seed for numpy's generators."""
-    accepted = "an integer >= 0, or None"
-    if seed is None:
+def check_seed(name: str, seed: int | None, *, is_optional: bool = True) -> int | None:
+    """Return a seed for numpy's generators; None, where that is accepted, takes a seed of the system's."""
+    accepted = "an integer >= 0, or None" if is_optional else "an integer >= 0"
+    if seed is None and is_optional:
         return None
     number = check_count(name, seed, accepted)
     if number < 0:
@@ -134,11 +134,14 @@ def check_seed(name: str, seed: int | None) -> int | None:
 
 
 def check_count(name: str, value: Any, accepted: str) -> int:
-    """Return an integer argument as int."""
+    """Return an integer argument as int; True and False, which Python counts among them, are none."""
     try:
-        return operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise ArgumentError(f"{name}: {value!r}; accepted: {accepted}") from None
+        number = None
+    if number is None:
+        raise ArgumentError(f"{name}: {value!r}; accepted: {accepted}")
+    return number
 
 
 def check_threads(n_threads: int | None) -> int | None:

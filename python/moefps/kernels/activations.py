@@ -16,7 +16,7 @@ from moefps._progress import progress_callback
 from moefps._typing import Float64Array, FloatArray, IndexArray, Progress
 from moefps.errors import ArgumentError, DtypeError, ShapeError
 from moefps.kernels._arguments import check_count, check_float_array, check_threads
-from moefps.kernels.counting import _MOST_EXPERTS, _by_layer, _check_groups, _check_ids, _check_signs, _check_weights
+from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_groups, check_ids, check_signs, check_weights
 
 Activation: TypeAlias = Literal["weights", "renormalized", "probs"]
 
@@ -203,12 +203,12 @@ def sum_activations(
     array([[0.75, 0.  , 0.75, 0.  ],
            [0.  , 0.  , 0.5 , 0.  ]])
     """
-    ids = _check_ids(expert_ids)
+    ids = check_ids(expert_ids)
     n_tokens, n_layers, slots = ids.shape
     if activation not in _KINDS:
         raise ArgumentError(f"activation: {activation!r}; accepted: 'weights', 'renormalized', 'probs'")
-    experts = _by_layer("n_experts", n_experts, n_layers, 1, _MOST_EXPERTS)
-    passive = _by_layer("passive_experts", passive_experts, n_layers, 0, _MOST_EXPERTS)
+    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
+    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
     for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
         if idle >= n:
             raise ArgumentError(
@@ -220,8 +220,8 @@ def sum_activations(
     elif expert_weights is None:
         raise ArgumentError(f"expert_weights: None; accepted: weights, for activation={activation!r}")
     else:
-        numbers = _check_weights(expert_weights, ids.shape)
-    group_ids, group_count = _check_groups(groups, n_groups, n_tokens)
+        numbers = check_weights(expert_weights, ids.shape)
+    group_ids, group_count = check_groups(groups, n_groups, n_tokens)
     request = Request(
         activation=activation,
         expert_ids=ids,
@@ -229,8 +229,8 @@ def sum_activations(
         layers=chosen,
         n_experts=experts,
         passive_experts=passive,
-        top_k=_by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
-        signed_weights=_check_signs(signed_weights, n_layers),
+        top_k=by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
+        signed_weights=check_signs(signed_weights, n_layers),
         scoring=_check_scoring(scoring, n_layers, chosen) if activation == "probs" else ["probabilities"] * n_layers,
         groups=group_ids,
         n_groups=group_count,
@@ -281,7 +281,7 @@ def sum_dense_activations(
     (array([[1.25, 0.25, 0.  ]]), array([[2, 1, 0]]))
     """
     numbers = check_activations(activations)
-    group_ids, group_count = _check_groups(groups, n_groups, len(numbers))
+    group_ids, group_count = check_groups(groups, n_groups, len(numbers))
     request = Request(
         activation="dense",
         expert_ids=None,
@@ -304,8 +304,8 @@ def sum_dense_activations(
 def check_activations(activations: npt.ArrayLike) -> FloatArray:
     """Return activations as `sum_dense_activations` takes them, but for their values."""
     found = check_float_array("activations", activations)
-    if found.ndim != 2 or not 1 <= found.shape[1] <= _MOST_EXPERTS:
-        raise ShapeError(f"activations: shape {found.shape}; accepted: [T, E], with 1 to {_MOST_EXPERTS:,} experts")
+    if found.ndim != 2 or not 1 <= found.shape[1] <= MOST_EXPERTS:
+        raise ShapeError(f"activations: shape {found.shape}; accepted: [T, E], with 1 to {MOST_EXPERTS:,} experts")
     return found
 
 

@@ -15,14 +15,7 @@ from moefps._progress import progress_callback
 from moefps._typing import Float64Array, IndexArray, Progress
 from moefps.errors import ArgumentError, DtypeError, ShapeError
 from moefps.kernels._arguments import check_threads
-from moefps.kernels.counting import (
-    _MOST_EXPERTS,
-    _by_layer,
-    _check_groups,
-    _check_integers,
-    _check_layout,
-    _check_signs,
-)
+from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_groups, check_integers, check_layout, check_signs
 
 _LAYOUT = ("n_experts", "top_k")
 
@@ -241,8 +234,8 @@ def compare_choices(
     weights = _check_both_weights(weights_a, weights_b, ids)
     rows = _check_rows("rows_a", rows_a), _check_rows("rows_b", rows_b)
     n_pairs = _count_pairs(ids, rows)
-    experts = _by_layer("n_experts", n_experts, n_layers, 1, _MOST_EXPERTS)
-    passive = _by_layer("passive_experts", passive_experts, n_layers, 0, _MOST_EXPERTS)
+    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
+    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
     for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
         if idle >= n:
             raise ArgumentError(
@@ -250,15 +243,15 @@ def compare_choices(
             )
     if require_shares and weights[0] is None:
         raise ArgumentError("require_shares: True without weights; accepted: False, or True with weights")
-    group_ids, group_count = _check_groups(groups, n_groups, n_pairs)
+    group_ids, group_count = check_groups(groups, n_groups, n_pairs)
     chosen = _check_layers(layers, n_layers)
     comparison = Comparison(
         Side(ids[0], weights[0], rows[0]),
         Side(ids[1], weights[1], rows[1]),
         experts,
         passive,
-        _by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
-        _check_signs(signed_weights, n_layers),
+        by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
+        check_signs(signed_weights, n_layers),
         chosen,
         group_ids,
         group_count,
@@ -275,7 +268,7 @@ def compare_choices(
 
 
 def _check_ids(name: str, array: Any) -> npt.NDArray[np.int16]:
-    found = _check_layout(name, array, (np.dtype(np.int16),))
+    found = check_layout(name, array, (np.dtype(np.int16),))
     if found.ndim != 3 or 0 in found.shape[1:]:
         raise ShapeError(f"{name}: shape {found.shape}; accepted: [T, L, k], of at least 1 layer and 1 slot")
     return found
@@ -290,7 +283,7 @@ def _check_both_weights(
     if weights_a is None:
         return None, None
     accepted = (np.dtype(np.float16), np.dtype(np.float32))
-    found = _check_layout("weights_a", weights_a, accepted), _check_layout("weights_b", weights_b, accepted)
+    found = check_layout("weights_a", weights_a, accepted), check_layout("weights_b", weights_b, accepted)
     for side, weights, of in zip("ab", found, ids, strict=True):
         if weights.shape != of.shape:
             raise ShapeError(f"weights_{side}: shape {weights.shape}; accepted: {of.shape}, as ids_{side} has it")
@@ -300,7 +293,7 @@ def _check_both_weights(
 def _check_rows(name: str, values: npt.ArrayLike | None) -> IndexArray | None:
     if values is None:
         return None
-    found = _check_integers(name, values)
+    found = check_integers(name, values)
     if found.ndim != 1:
         raise ShapeError(f"{name}: shape {found.shape}; accepted: [P], a token row for each pair")
     if found.dtype == np.uint64 and found.size and int(found.max()) > np.iinfo(np.int64).max:
@@ -322,7 +315,7 @@ def _count_pairs(ids: tuple[npt.NDArray[np.int16], ...], rows: tuple[IndexArray 
 def _check_layers(layers: Sequence[int] | None, n_layers: int) -> list[int]:
     if layers is None:
         return list(range(n_layers))
-    found = _check_integers("layers", layers)
+    found = check_integers("layers", layers)
     if found.ndim != 1 or not found.size:
         raise ShapeError(f"layers: shape {found.shape}; accepted: numbers of at least one layer")
     numbers: list[int] = found.tolist()

@@ -12,13 +12,21 @@ import numpy.typing as npt
 from moefps import _core
 from moefps._progress import progress_callback
 from moefps._typing import Float64Array, IndexArray, Progress
-from moefps.errors import ArgumentError, DataError, DtypeError, ShapeError
-from moefps.kernels._arguments import check_count, check_threads
+from moefps.errors import ArgumentError, ShapeError
+from moefps.kernels._arguments import check_threads
+from moefps.kernels._traces import (
+    MOST_EXPERTS,
+    by_layer,
+    check_flags,
+    check_groups,
+    check_ids,
+    check_integers,
+    check_signs,
+    check_weights,
+)
 
 Coactivation: TypeAlias = Literal["none", "whole", "groups"]
 
-_MOST_EXPERTS = 2**15 - 1
-_MOST_GROUPS = 2**32 - 1
 _LAYOUT = ("n_experts", "top_k")
 
 
@@ -230,17 +238,17 @@ def count_routing(
     >>> counts.common_experts
     array([2])
     """
-    ids = _check_ids(expert_ids)
+    ids = check_ids(expert_ids)
     n_tokens, n_layers, slots = ids.shape
-    weights = None if expert_weights is None else _check_weights(expert_weights, ids.shape)
-    experts = _by_layer("n_experts", n_experts, n_layers, 1, _MOST_EXPERTS)
-    passive = _by_layer("passive_experts", passive_experts, n_layers, 0, _MOST_EXPERTS)
+    weights = None if expert_weights is None else check_weights(expert_weights, ids.shape)
+    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
+    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
     for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
         if idle >= n:
             raise ArgumentError(
                 f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
             )
-    group_ids, group_count = _check_groups(groups, n_groups, n_tokens)
+    group_ids, group_count = check_groups(groups, n_groups, n_tokens)
     if coactivation not in ("none", "whole", "groups"):
         raise ArgumentError(f"coactivation: {coactivation!r}; accepted: 'whole', 'groups', 'none'")
     if coactivation == "groups" and group_ids is None:
@@ -250,9 +258,9 @@ def count_routing(
         weights,
         experts,
         passive,
-        _by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
-        _check_signs(signed_weights, n_layers),
-        None if follows is None else _check_flags("follows", follows, n_tokens),
+        by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
+        check_signs(signed_weights, n_layers),
+        None if follows is None else check_flags("follows", follows, n_tokens),
         group_ids,
         group_count,
         coactivation,
@@ -289,7 +297,7 @@ def find_neighbours(offsets: npt.ArrayLike, positions: npt.ArrayLike | None = No
     >>> find_neighbours([0, 2, 5], [0, 1, 0, 1, 4])
     array([False,  True, False,  True, False])
     """
-    starts = _check_integers("offsets", offsets)
+    starts = check_integers("offsets", offsets)
     if starts.ndim != 1 or len(starts) == 0:
         raise ShapeError(f"offsets: shape {starts.shape}; accepted: [N + 1]")
     if starts[0] != 0 or (starts[1:] < starts[:-1]).any():
@@ -298,98 +306,8 @@ def find_neighbours(offsets: npt.ArrayLike, positions: npt.ArrayLike | None = No
     follows = np.ones(n_tokens, dtype=np.bool_)
     follows[starts[starts < n_tokens]] = False
     if positions is not None:
-        where = _check_integers("positions", positions)
+        where = check_integers("positions", positions)
         if where.shape != (n_tokens,):
             raise ShapeError(f"positions: shape {where.shape}; accepted: ({n_tokens},), one for each token")
         follows[1:] &= np.diff(where.astype(np.int64)) == 1
     return follows
-
-
-def _check_ids(array: Any) -> npt.NDArray[np.int16]:
-    found = _check_layout("expert_ids", array, (np.dtype(np.int16),))
-    if found.ndim != 3 or 0 in found.shape[1:]:
-        raise ShapeError(f"expert_ids: shape {found.shape}; accepted: [T, L, k], of at least 1 layer and 1 slot")
-    return found
-
-
-def _check_weights(array: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    found = _check_layout("expert_weights", array, (np.dtype(np.float16), np.dtype(np.float32)))
-    if found.shape != shape:
-        raise ShapeError(f"expert_weights: shape {found.shape}; accepted: {shape}, as expert_ids has it")
-    return found
-
-
-def _check_layout(name: str, array: Any, accepted: tuple[np.dtype[Any], ...]) -> npt.NDArray[Any]:
-    """Return an array that Rust can read in place."""
-    names = ", ".join(str(dtype) for dtype in accepted)
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-        raise DtypeError(f"{name}: {type(array).__name__}; accepted: an array of {names}")
-    if array.dtype not in accepted:
-        raise DtypeError(f"{name}: dtype {array.dtype.str}; accepted: {names} in native byte order")
-    if not array.flags.aligned or any(s % array.itemsize for s in array.strides):
-        raise DtypeError(f"{name}: elements that are not aligned; accepted: aligned arrays, such as {name}.copy()")
-    return array
-
-
-def _check_integers(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
-    try:
-        found: npt.NDArray[Any] = np.asarray(values)
-    except ValueError:
-        raise ShapeError(f"{name}: rows of different lengths; accepted: integers") from None
-    if found.dtype.kind not in "iu" and found.size:
-        raise DtypeError(f"{name}: dtype {found.dtype}; accepted: integers")
-    return found if found.size else found.astype(np.int64)
-
-
-def _by_layer(name: str, value: Any, n_layers: int, least: int, most: int) -> list[int]:
-    """Return an integer for each layer, of one for all or one for each."""
-    found = _check_integers(name, value)
-    if found.shape not in ((), (n_layers,)):
-        raise ShapeError(f"{name}: shape {found.shape}; accepted: an integer, or one for each of {n_layers} layers")
-    numbers: list[int] = np.broadcast_to(found, (n_layers,)).tolist()
-    for layer, number in enumerate(numbers):
-        if not least <= number <= most:
-            raise ArgumentError(f"{name}: {number} in layer {layer}; accepted: {least} to {most}")
-    return numbers
-
-
-def _check_signs(value: Any, n_layers: int) -> list[bool]:
-    found = np.asarray(value)
-    if found.dtype != np.bool_:
-        raise DtypeError(f"signed_weights: {value!r}; accepted: True, False, or one of them for each layer")
-    if found.shape not in ((), (n_layers,)):
-        raise ShapeError(f"signed_weights: shape {found.shape}; accepted: () or ({n_layers},), one for each layer")
-    signs: list[bool] = np.broadcast_to(found, (n_layers,)).tolist()
-    return signs
-
-
-def _check_flags(name: str, values: npt.ArrayLike, n_tokens: int) -> npt.NDArray[np.bool_]:
-    found = np.asarray(values)
-    if found.dtype != np.bool_ and found.size:
-        raise DtypeError(f"{name}: dtype {found.dtype}; accepted: bool")
-    if found.shape != (n_tokens,):
-        raise ShapeError(f"{name}: shape {found.shape}; accepted: ({n_tokens},), one for each token")
-    return np.ascontiguousarray(found, dtype=np.bool_)
-
-
-def _check_groups(
-    groups: npt.ArrayLike | None, n_groups: int | None, n_tokens: int
-) -> tuple[npt.NDArray[np.uint32] | None, int]:
-    if groups is None:
-        if n_groups is not None:
-            raise ArgumentError("n_groups: given without groups; accepted: None, or both")
-        return None, 1
-    found = _check_integers("groups", groups)
-    if found.shape != (n_tokens,):
-        raise ShapeError(f"groups: shape {found.shape}; accepted: ({n_tokens},), one for each token")
-    largest = int(found.max()) if n_tokens else -1
-    count = largest + 1
-    if n_groups is not None:
-        count = check_count("n_groups", n_groups, "an integer >= 1, or None")
-        if count < 1:
-            raise ArgumentError(f"n_groups: {count}; accepted: an integer >= 1, or None")
-    most = min(count, _MOST_GROUPS)
-    if n_tokens and (largest >= most or int(found.min()) < 0):
-        row = int(np.argmax((found < 0) | (found >= most)))
-        raise DataError(f"groups: token row {row} is {found[row]}; accepted: 0 to {most - 1}")
-    return np.ascontiguousarray(found, dtype=np.uint32), count

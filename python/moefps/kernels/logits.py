@@ -15,7 +15,7 @@ from moefps._progress import progress_callback
 from moefps._typing import Float64Array, IndexArray, Progress
 from moefps.errors import ArgumentError, ShapeError
 from moefps.kernels._arguments import check_threads
-from moefps.kernels.counting import _MOST_EXPERTS, _by_layer, _check_groups, _check_ids, _check_layout
+from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_groups, check_ids, check_layout
 
 # Those of a dump's layers.
 _SCORINGS = ("softmax", "sigmoid", "softmax_topk", "sqrt_softplus", "probabilities", "hash", "other")
@@ -179,22 +179,22 @@ def sum_logits(
     >>> sums.selection_margin_sums.round(6) / sums.selection_margin_tokens
     array([0.375])
     """
-    ids = _check_ids(expert_ids)
+    ids = check_ids(expert_ids)
     n_tokens, n_layers, slots = ids.shape
-    experts = _by_layer("n_experts", n_experts, n_layers, 1, _MOST_EXPERTS)
-    passive = _by_layer("passive_experts", passive_experts, n_layers, 0, _MOST_EXPERTS)
+    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
+    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
     for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
         if idle >= n:
             raise ArgumentError(
                 f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
             )
-    group_ids, group_count = _check_groups(groups, n_groups, n_tokens)
+    group_ids, group_count = check_groups(groups, n_groups, n_tokens)
     trace = LogitTrace(
         ids,
         _check_logits(router_logits, (n_tokens, n_layers), max(experts)),
         experts,
         passive,
-        _by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
+        by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
         _check_scoring(scoring, n_layers),
         group_ids,
         group_count,
@@ -209,7 +209,7 @@ def sum_logits(
 
 
 def _check_logits(array: Any, rows: tuple[int, int], n_experts: int) -> npt.NDArray[Any]:
-    found = _check_layout("router_logits", array, (np.dtype(np.float16), np.dtype(np.float32)))
+    found = check_layout("router_logits", array, (np.dtype(np.float16), np.dtype(np.float32)))
     if found.ndim != 3 or found.shape[:2] != rows or found.shape[2] < n_experts:
         raise ShapeError(
             f"router_logits: shape {found.shape}; accepted: ({rows[0]}, {rows[1]}, E), as expert_ids has it, of at "
@@ -219,10 +219,13 @@ def _check_logits(array: Any, rows: tuple[int, int], n_experts: int) -> npt.NDAr
 
 
 def _check_scoring(scoring: str | Sequence[str], n_layers: int) -> list[str]:
-    names = [scoring] * n_layers if isinstance(scoring, str) else list(scoring)
+    given: Any = [scoring] * n_layers if isinstance(scoring, str) else scoring
+    if not isinstance(given, Sequence | np.ndarray):
+        raise ArgumentError(f"scoring: {scoring!r}; accepted: one for all, or one for each of {n_layers} layers")
+    names = list(given)
     if len(names) != n_layers:
         raise ShapeError(f"scoring: {len(names)} of them; accepted: one for all, or one for each of {n_layers} layers")
     for layer, name in enumerate(names):
-        if name not in _SCORINGS:
+        if not isinstance(name, str) or name not in _SCORINGS:
             raise ArgumentError(f"scoring: {name!r} in layer {layer}; accepted: {', '.join(_SCORINGS)}")
     return names

@@ -15,7 +15,7 @@ from moefps._progress import progress_callback
 from moefps._typing import IndexArray, Progress
 from moefps.errors import ArgumentError, DataError, ShapeError
 from moefps.kernels._arguments import check_count, check_threads
-from moefps.kernels.counting import _MOST_EXPERTS, _by_layer, _check_flags, _check_ids, _check_integers
+from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_flags, check_ids, check_integers
 
 _LONGEST_WINDOW = 4096
 _MOST_TOP = 1000
@@ -209,7 +209,7 @@ def count_segments(
     (array([2]), array([6]))
     """
     choices = _check_choices(expert_ids, n_experts, passive_experts, top_k)
-    flags = _check_flags("follows", follows, len(choices.expert_ids))
+    flags = check_flags("follows", follows, len(choices.expert_ids))
     size = _check_between("window", window, 1, _LONGEST_WINDOW)
     cache_sizes = None if rho is None else _cache_sizes(rho, choices)
     threads = check_threads(n_threads)
@@ -311,16 +311,16 @@ def count_vocabulary(
 
 
 def _check_choices(expert_ids: Any, n_experts: Any, passive_experts: Any, top_k: Any) -> Choices:
-    ids = _check_ids(expert_ids)
+    ids = check_ids(expert_ids)
     _, n_layers, slots = ids.shape
-    experts = _by_layer("n_experts", n_experts, n_layers, 1, _MOST_EXPERTS)
-    passive = _by_layer("passive_experts", passive_experts, n_layers, 0, _MOST_EXPERTS)
+    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
+    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
     for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
         if idle >= n:
             raise ArgumentError(
                 f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
             )
-    return Choices(ids, experts, passive, _by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots))
+    return Choices(ids, experts, passive, by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots))
 
 
 def _check_between(name: str, value: Any, least: int, most: int) -> int:
@@ -347,7 +347,7 @@ def _cache_sizes(rho: Any, choices: Choices) -> list[int]:
 
 
 def _check_token_ids(token_ids: npt.ArrayLike, n_tokens: int) -> npt.NDArray[np.int32]:
-    found = _check_integers("token_ids", token_ids)
+    found = check_integers("token_ids", token_ids)
     if found.shape != (n_tokens,):
         raise ShapeError(f"token_ids: shape {found.shape}; accepted: ({n_tokens},), one for each token")
     if n_tokens and (int(found.min()) < -1 or int(found.max()) > _MOST_TOKEN_ID):

@@ -31,8 +31,8 @@ def aggregate_layers(layers: pl.DataFrame, outer: Sequence[str] = ()) -> pl.Data
     polars.DataFrame
         A row a metric, in the order of their first rows: `outer`, ``metric``, ``n_layers`` (with a value),
         ``n_null`` (without), ``mean``, ``min``, ``max``, ``std`` (ddof=1), ``p5`` to ``p95``, ``chance`` and
-        ``threshold`` (means over the layers with a value), ``target``, ``n_missed`` (layers that miss it),
-        ``reason`` (the first one, where no layer has a value).
+        ``threshold`` (means over the layers with a value), ``target``, ``n_missed`` (layers that miss it; null without
+        a target), ``reason`` (the first one, where no layer has a value).
 
     Examples
     --------
@@ -55,7 +55,10 @@ def aggregate_layers(layers: pl.DataFrame, outer: Sequence[str] = ()) -> pl.Data
         pl.col("chance").filter(has_value).mean().alias("chance"),
         pl.col("threshold").filter(has_value).mean().alias("threshold"),
         pl.col("target").drop_nulls().first().alias("target"),
-        pl.col("met").not_().sum().cast(pl.Int64).alias("n_missed"),
+        pl.when(pl.col("target").is_not_null().any())
+        .then(pl.col("met").not_().sum().cast(pl.Int64))
+        .otherwise(None)
+        .alias("n_missed"),
         pl.when(has_value.any()).then(None).otherwise(pl.col("reason").drop_nulls().first()).alias("reason"),
     )
     # Where a value is infinite, what is left of a spread is no number.

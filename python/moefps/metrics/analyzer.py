@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from moefps.errors import ArgumentError, DataError
+from moefps.metrics.arguments import check_factor
 from moefps.metrics.batch import lay_out
 from moefps.metrics.layer_sums import (
     LayerSums,
@@ -84,11 +85,7 @@ class RoutingAnalyzer:
                     f"passive_experts: {_of(self._passive, layer)} of {_of(self._n_experts, layer)} experts; accepted: "
                     "fewer than n_experts"
                 )
-        if isinstance(capacity_factor, bool) or not isinstance(capacity_factor, (int, float)):
-            raise ArgumentError(f"capacity_factor: {capacity_factor!r}; accepted: a number > 0")
-        if not 0 < capacity_factor < math.inf:
-            raise ArgumentError(f"capacity_factor: {capacity_factor}; accepted: a finite number > 0")
-        self._capacity_factor = float(capacity_factor)
+        self._capacity_factor = check_factor(capacity_factor)
         self._layers: dict[int, LayerSums] = {}
 
     def __repr__(self) -> str:

@@ -10,23 +10,22 @@ import polars as pl
 
 from moefps.metrics.aggregation import PERCENTILES, aggregate_layers
 from moefps.metrics.evaluation import evaluate, evaluate_lists, reason_missing
-from moefps.metrics.registry import METRICS, find_metric
+from moefps.metrics.registry import find_metrics
 from moefps.metrics.result import PairCounts, RoutingMetrics
 from moefps.metrics.tables import MetricTables, build_tables
 from moefps.metrics.targets import judge, thresholds
 
 if TYPE_CHECKING:
-    from moefps.metrics.metric import Metric, Target
+    from moefps.metrics.metric import Better, Metric, Target
     from moefps.metrics.resampling import Intervals
     from moefps.metrics.sums import Sums
 
-__all__ = ["Confidence", "Request", "assemble", "choose_metrics", "interval_metrics"]
+__all__ = ["Request", "Uncertainty", "assemble", "choose_metrics", "interval_metrics"]
 
 NO_GROUPS = "the tokens are not grouped: give by= (--by)"
 _NO_INTERVAL = {
     "vectors": "expert vectors do not depend on the samples",
     "outputs": "outputs are not kept by sample",
-    "batches": "samples are not batches",
     "windows": "windows of tokens are not counted by sample",
     "token_ids": "token ids are not counted by sample",
 }
@@ -52,8 +51,8 @@ class Request:
 
     @property
     def scalars(self) -> list[Metric]:
-        """Those with one number a layer, each once."""
-        return [metric for metric in dict.fromkeys(self.metrics.values()) if metric.is_scalar]
+        """Those with one number a layer, each once; of those with a command of their own, a row says so."""
+        return [of for of in dict.fromkeys(self.metrics.values()) if of.is_scalar or of.command is not None]
 
     def needs(self, what: str) -> bool:
         """Whether a metric needs something."""
@@ -61,7 +60,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Confidence:
+class Uncertainty:
     """Bootstrap intervals, or why there are none.
 
     Attributes
@@ -92,21 +91,20 @@ class Confidence:
 
 
 def choose_metrics(names: Sequence[str] | str | None) -> dict[str, Metric]:
-    """Find metrics by the names that a caller gives; all when none are given.
+    """Find metrics by the names that a caller gives; when none are given, all but those with a command of their own.
 
     Raises
     ------
     ArgumentError
         A name is no metric's; the nearest is suggested.
     """
-    if names is None:
-        return {metric.name: metric for metric in METRICS}
-    return {name: find_metric(name) for name in ([names] if isinstance(names, str) else names)}
+    found = find_metrics(names)
+    return found if names is not None else {name: of for name, of in found.items() if of.command is None}
 
 
-def interval_metrics(request: Request, confidence: Confidence) -> list[Metric]:
+def interval_metrics(request: Request, uncertainty: Uncertainty) -> list[Metric]:
     """Give the metrics that a bootstrap is for."""
-    return [metric for metric in request.scalars if confidence.reason(metric) is None]
+    return [metric for metric in request.scalars if uncertainty.reason(metric) is None]
 
 
 def assemble(
@@ -117,8 +115,9 @@ def assemble(
     descriptors: pl.DataFrame | None = None,
     columns: Sequence[pl.DataFrame] = (),
     missing: Mapping[str, str] | None = None,
-    confidence: Confidence | None = None,
+    uncertainty: Uncertainty | None = None,
     replaced: pl.DataFrame | None = None,
+    directions: Mapping[str, Better] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> RoutingMetrics:
     """Compute metrics and lay them out.
@@ -137,10 +136,12 @@ def assemble(
         More columns of layers, joined by the keys that they have.
     missing : mapping of str to str, optional
         What is not there, and why.
-    confidence : Confidence, optional
+    uncertainty : Uncertainty, optional
         Intervals.
     replaced : polars.DataFrame, optional
         Values of another convention, to take where it has them: the keys, ``metric``, ``value``, ``reason``.
+    directions : mapping of str to {"up", "down", "-"}, optional
+        Which way is better in that convention, where it differs.
     about : mapping, optional
         What was measured and how.
 
@@ -158,7 +159,7 @@ def assemble(
     if replaced is not None:
         values = _overlaid(values, replaced, tables, request)
     layers = _judged(values, tables, request)
-    layers = _with_intervals(layers, tables, request, confidence)
+    layers = _with_intervals(layers, tables, request, uncertainty)
     outer = list(tables.keys[:-1])
     layers = layers.select(
         *tables.keys,
@@ -180,7 +181,7 @@ def assemble(
         pairs = PairCounts(sums.coactivation, sums.n_experts, sums.top_k, sums.layers, groups)
     return RoutingMetrics(
         layers=_named(layers, request),
-        summary=_named(_summary(layers, request, confidence, outer), request),
+        summary=_named(_summary(layers, request, uncertainty, outer, directions or {}), request),
         experts=_experts(tables),
         details=_details(tables, descriptors),
         domains=None if groups is None else _domains(tables),
@@ -262,54 +263,60 @@ _CHANCE_MISSES = "independent uniform choice is above the target, too"
 
 
 def _with_intervals(
-    layers: pl.DataFrame, tables: MetricTables, request: Request, confidence: Confidence | None
+    layers: pl.DataFrame, tables: MetricTables, request: Request, uncertainty: Uncertainty | None
 ) -> pl.DataFrame:
     """Add ``lo``, ``hi`` and ``reason_ci``."""
     nothing = pl.lit(None, dtype=pl.Float64)
-    if confidence is None:
+    if uncertainty is None:
         return layers.with_columns(lo=nothing, hi=nothing, reason_ci=pl.lit(None, dtype=pl.String))
-    if confidence.intervals is None:
+    if uncertainty.intervals is None:
         layers = layers.with_columns(lo=nothing, hi=nothing)
     else:
         layers = layers.join(
-            confidence.intervals.layers, on=[*tables.keys, "metric"], how="left", maintain_order="left"
+            uncertainty.intervals.layers, on=[*tables.keys, "metric"], how="left", maintain_order="left"
         )
-    return layers.with_columns(_reason(request, confidence, pl.col("value")))
+    return layers.with_columns(_reason(request, uncertainty, pl.col("value")))
 
 
-def _reason(request: Request, confidence: Confidence, value: pl.Expr) -> pl.Expr:
+def _reason(request: Request, uncertainty: Uncertainty, value: pl.Expr) -> pl.Expr:
     """Say why rows have no interval."""
-    why = {metric.name: confidence.reason(metric) for metric in request.metrics.values()}
+    why = {metric.name: uncertainty.reason(metric) for metric in request.metrics.values()}
     reasons = [
         pl.when(value.is_null()).then(pl.lit("there is no value")),
         pl.col("metric").replace_strict(why, default=None, return_dtype=pl.String),
     ]
-    for group, why_not in confidence.groups.items():
+    for group, why_not in uncertainty.groups.items():
         reasons.append(pl.when(pl.col("group") == group).then(pl.lit(why_not)))
     text = pl.coalesce(*reasons, pl.lit("not defined in any resample"))
     return pl.when(pl.col("lo").is_null()).then(text).alias("reason_ci")
 
 
-def _summary(layers: pl.DataFrame, request: Request, confidence: Confidence | None, outer: list[str]) -> pl.DataFrame:
+def _summary(
+    layers: pl.DataFrame,
+    request: Request,
+    uncertainty: Uncertainty | None,
+    outer: list[str],
+    directions: Mapping[str, Better],
+) -> pl.DataFrame:
     """Aggregate over layers, and judge and bound the means."""
     scalars = layers.filter(pl.col("metric").is_in([metric.name for metric in request.scalars]))
     summary = aggregate_layers(scalars, outer)
-    better = {metric.name: metric.better for metric in request.metrics.values()}
+    better = {metric.name: directions.get(metric.name, metric.better) for metric in request.metrics.values()}
     summary = summary.with_columns(
         pl.col("metric").replace_strict(better, default="-", return_dtype=pl.String).alias("better"),
         judge(request.targets, "mean").alias("met"),
         _note(request),
     )
     nothing = pl.lit(None, dtype=pl.Float64)
-    if confidence is None:
+    if uncertainty is None:
         summary = summary.with_columns(lo=nothing, hi=nothing, reason_ci=pl.lit(None, dtype=pl.String))
     else:
-        if confidence.intervals is None:
+        if uncertainty.intervals is None:
             summary = summary.with_columns(lo=nothing, hi=nothing)
         else:
-            means = confidence.intervals.means
+            means = uncertainty.intervals.means
             summary = summary.join(means, on=[*outer, "metric"], how="left", maintain_order="left")
-        summary = summary.with_columns(_reason(request, confidence, pl.col("mean")))
+        summary = summary.with_columns(_reason(request, uncertainty, pl.col("mean")))
     return summary.select(
         *outer,
         *("metric", "n_layers", "n_null", "mean", "min", "max", "std"),

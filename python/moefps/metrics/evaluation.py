@@ -26,6 +26,8 @@ _NOT_DEFINED = "not defined for what was counted"
 
 def reason_missing(metric: Metric, tables: MetricTables) -> str | None:
     """Say why a metric cannot be computed from tables at all, if so."""
+    if metric.command is not None:
+        return f"`{metric.command}` computes it"
     return next((tables.missing[need] for need in metric.needs if need in tables.missing), None)
 
 
@@ -68,8 +70,11 @@ def evaluate(tables: MetricTables, metrics: Sequence[Metric]) -> pl.DataFrame:
     reasons = [name for name in tables.layers.columns if name.startswith("no_")]
     if reasons:
         wide = wide.join(tables.layers.select(*tables.keys, *reasons), on=tables.keys, maintain_order="left")
-    parts = []
-    for order, metric in enumerate(metrics):
+    if not metrics:
+        return wide.select(*tables.keys, metric=pl.lit(""), value=pl.lit(0.0), reason=pl.lit("")).clear()
+    # One select for all: a call of polars costs more than a row of it.
+    values, said = [], []
+    for metric in metrics:
         absent = reason_missing(metric, tables)
         if metric.name in done:
             value = pl.col(metric.name)
@@ -81,19 +86,13 @@ def evaluate(tables: MetricTables, metrics: Sequence[Metric]) -> pl.DataFrame:
             reason = pl.when(value.is_null()).then(reason)
         else:
             value, reason = pl.lit(None, dtype=pl.Float64), pl.lit(absent or _NOT_DEFINED)
-        parts.append(
-            wide.select(
-                *tables.keys,
-                pl.lit(metric.name).alias("metric"),
-                value.alias("value"),
-                reason.cast(pl.String).alias("reason"),
-                pl.lit(order, dtype=pl.UInt32).alias("_order"),
-                pl.int_range(pl.len(), dtype=pl.UInt32).alias("_row"),
-            )
-        )
-    if not parts:
-        return wide.select(*tables.keys, metric=pl.lit(""), value=pl.lit(0.0), reason=pl.lit("")).clear()
-    return pl.concat(parts).sort("_row", "_order").drop("_row", "_order")
+        values.append(value.alias(metric.name))
+        said.append(reason.cast(pl.String).alias(metric.name))
+    keys = list(tables.keys)
+    row = pl.int_range(pl.len(), dtype=pl.UInt32).alias("_row")
+    long = wide.select(*keys, row, *values).unpivot(index=[*keys, "_row"], variable_name="metric", value_name="value")
+    reason_of = wide.select(said).unpivot(variable_name="metric", value_name="reason")["reason"]
+    return long.with_columns(reason_of).sort("_row", maintain_order=True).drop("_row")
 
 
 def evaluate_lists(tables: MetricTables, metrics: Sequence[Metric]) -> pl.DataFrame:
@@ -112,9 +111,11 @@ def evaluate_lists(tables: MetricTables, metrics: Sequence[Metric]) -> pl.DataFr
             for metric in wanted
         )
     )
-    return wide.unpivot(
+    lists = wide.unpivot(
         [metric.name for metric in wanted], index=list(tables.keys), variable_name="metric", value_name="text"
     )
+    # Without any list, the column has no type of its own.
+    return lists.cast({"metric": pl.String, "text": pl.String})
 
 
 def _aggregate(tables: MetricTables, metrics: Sequence[Metric]) -> tuple[pl.DataFrame, list[Metric], dict[int, str]]:
@@ -166,10 +167,8 @@ def _joined(tables: MetricTables, metrics: Sequence[Metric]) -> pl.DataFrame:
 
 
 def _scalar(metric: Metric) -> pl.Expr:
-    value = metric.value
-    if value is None:
-        return pl.lit(None, dtype=pl.Float64)
-    return value.sum() if metric.level == "list" else value
+    assert metric.value is not None  # noqa: S101 (for the type checker)
+    return metric.value.sum() if metric.level == "list" else metric.value
 
 
 def _reasons_of_layers(metric: Metric, tables: MetricTables) -> list[pl.Expr]:

@@ -98,6 +98,8 @@ def find_groups(dump: Dump, by: str) -> Groups:
     DataError
         A sample has no value there, or no token has.
     """
+    if not isinstance(by, str):
+        raise ArgumentError(f"by: {by!r}; accepted: the name of a column, or None")
     of_samples = [name for name in dump.samples.columns if name not in _OWN]
     if by in {*of_samples, "sample"}:
         values, of_tokens = dump.samples[by], False

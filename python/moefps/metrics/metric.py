@@ -7,13 +7,13 @@ from typing import Literal, TypeAlias
 
 import polars as pl
 
-__all__ = ["LEVELS", "NEEDS", "Better", "Level", "Metric", "Target"]
+__all__ = ["NEEDS", "Better", "Level", "Metric", "Target"]
 
 Better: TypeAlias = Literal["up", "down", "-"]
-Level: TypeAlias = Literal["layer", "expert", "pair", "list", "text", "domain", "token_id"]
-
-LEVELS: tuple[Level, ...] = ("layer", "expert", "pair", "list", "text", "domain", "token_id")
+Level: TypeAlias = Literal["layer", "expert", "pair", "list", "text", "domain", "token_id", "model"]
 """What a metric has one value of: a layer, an expert, a pair of experts, ...; `list` is a list of experts."""
+Interval: TypeAlias = Literal["percentile", "basic", "basic of squares"]
+"""How a bootstrap interval is made of resamples; see `moefps.metrics.resampling`."""
 
 NEEDS: tuple[str, ...] = (
     "trace",
@@ -75,7 +75,8 @@ class Metric:
     name : str
         The one name that it has everywhere.
     family : str
-        Which table of the documentation it is in: load, balance, capacity, confidence, specialisation, gram, locality.
+        Which table of the documentation it is in: load, balance, capacity, confidence, specialisation, gram, locality,
+        segments, vocabulary, consistency, focus, cost.
     formula : str
         The definition, in words and symbols.
     low, high : str
@@ -98,7 +99,7 @@ class Metric:
         Other names that find it.
     example : str
         A worked example by hand, ending in the value.
-    level : {"layer", "expert", "pair", "list", "text", "domain", "token_id"}
+    level : {"layer", "expert", "pair", "list", "text", "domain", "token_id", "model"}
         What it has one value of.
     value : polars.Expr or None
         What computes it: an aggregation over the experts of a layer, of the columns of `MetricTables` (those of a
@@ -112,6 +113,14 @@ class Metric:
         Why there is no bootstrap interval, where there never is one.
     may_be_infinite : bool
         Whether infinity is a value; of all others it is none.
+    interval : {"percentile", "basic", "basic of squares"}
+        How its bootstrap interval is made: percentiles of the resamples, or, for what noise pushes one way, those
+        reflected at the value, of the value itself or of its squared distance from `balanced`.
+    balanced : float or polars.Expr
+        For ``basic of squares``: the value at perfect balance, from which noise pushes away; an expression is of the
+        columns of a layer.
+    command : str or None
+        The command that computes it, where `moefps.routing_metrics` does not.
 
     Examples
     --------
@@ -141,6 +150,9 @@ class Metric:
     undefined: tuple[tuple[pl.Expr, str], ...] = ()
     no_interval: str | None = None
     may_be_infinite: bool = False
+    interval: Interval = "percentile"
+    balanced: float | pl.Expr = 0.0
+    command: str | None = None
 
     @property
     def range(self) -> str:

@@ -155,6 +155,10 @@ def reduce_logits(
 def find_follows(dump: Dump) -> npt.NDArray[np.bool_]:
     """Say of each row whether the row before it is its neighbour: of one sample and stack, one position earlier.
 
+    Rows are compared with the row right before them. Dumps have the rows of a sample's stacks one stack after another,
+    as captures write them, so that no neighbours stand further apart; where a dump of another's making has stacks in
+    turn, row by row, its tokens have no neighbours.
+
     Returns
     -------
     ndarray of bool [T]

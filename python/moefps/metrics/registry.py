@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from moefps.errors import ArgumentError
-from moefps.metrics.families import balance, capacity, confidence, gram, load, locality, segments, specialisation
+from moefps.metrics.families import (
+    balance,
+    capacity,
+    command,
+    confidence,
+    gram,
+    load,
+    locality,
+    segments,
+    specialisation,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import polars as pl
 
     from moefps.metrics.metric import Metric
 
-__all__ = ["FAMILIES", "METRICS", "find_metric", "list_metrics"]
+__all__ = ["FAMILIES", "METRICS", "find_metric", "find_metrics", "list_metrics"]
 
 FAMILIES = (
     load,
@@ -24,15 +33,16 @@ FAMILIES = (
     confidence,
     specialisation,
     gram,
-    # Further families are added here, one module a line.
     locality,
     segments,
+    # Further families are added here, one module a line; what has a command of its own comes last.
+    command,
 )
 
 METRICS: tuple[Metric, ...] = tuple(metric for family in FAMILIES for metric in family.METRICS)
 """All metrics, in the order of the documentation."""
 
-_BY_NAME = {name: metric for metric in METRICS for name in (*metric.aliases, metric.name)}
+_BY_NAME = {name.casefold(): metric for metric in METRICS for name in (*metric.aliases, metric.name)}
 
 
 def find_metric(name: str, *, argument: str = "metrics") -> Metric:
@@ -41,7 +51,7 @@ def find_metric(name: str, *, argument: str = "metrics") -> Metric:
     Parameters
     ----------
     name : str
-        The name.
+        The name, in capitals or small letters.
     argument : str
         What the message calls the place where the name was given.
 
@@ -58,6 +68,8 @@ def find_metric(name: str, *, argument: str = "metrics") -> Metric:
     --------
     >>> find_metric("lpr").name
     'gate_weight_cv'
+    >>> find_metric("MaxVio_global").name
+    'maxvio'
     >>> find_metric("gini")
     Traceback (most recent call last):
         ...
@@ -65,10 +77,24 @@ def find_metric(name: str, *, argument: str = "metrics") -> Metric:
     `moefps metrics --list` gives
     """
     given: object = name
-    found = _BY_NAME.get(name) if isinstance(given, str) else None
+    found = _BY_NAME.get(name.casefold()) if isinstance(given, str) else None
     if found is None:
         raise ArgumentError(f"{argument}: {name!r} is no metric{_suggest(name)}; accepted: the names that {_LISTED}")
     return found
+
+
+def find_metrics(names: Iterable[str] | str | None) -> dict[str, Metric]:
+    """Find metrics by the names that a caller gives; all when none are given.
+
+    Raises
+    ------
+    ArgumentError
+        A name is no metric's, or what was given is no names.
+    """
+    given: Any = [names] if isinstance(names, str) else [metric.name for metric in METRICS] if names is None else names
+    if not isinstance(given, Iterable):
+        raise ArgumentError(f"metrics: {given!r}; accepted: a name, several, or None for all; {_LISTED} them")
+    return {name: find_metric(name) for name in given}
 
 
 _LISTED = "`moefps metrics --list` gives"
@@ -81,12 +107,12 @@ def _suggest(name: object) -> str:
     return f", perhaps {near[0]!r}" if near else ""
 
 
-def list_metrics(names: Iterable[str] | None = None) -> pl.DataFrame:
+def list_metrics(names: Iterable[str] | str | None = None) -> pl.DataFrame:
     """Give the registry as a table.
 
     Parameters
     ----------
-    names : iterable of str, optional
+    names : str or iterable of str, optional
         Which metrics; all when not given.
 
     Returns
@@ -102,7 +128,6 @@ def list_metrics(names: Iterable[str] | None = None) -> pl.DataFrame:
     """
     import polars as pl
 
-    chosen = METRICS if names is None else [find_metric(name) for name in names]
     rows = [
         {
             "metric": metric.name,
@@ -120,7 +145,7 @@ def list_metrics(names: Iterable[str] | None = None) -> pl.DataFrame:
             "aliases": ", ".join(metric.aliases) or None,
             "example": metric.example,
         }
-        for metric in chosen
+        for metric in find_metrics(names).values()
     ]
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(_TEXT, pl.String))
 

@@ -1,4 +1,12 @@
-"""Bootstrap intervals over samples, from the histograms of samples alone: no token is read again."""
+"""Bootstrap intervals over samples, from the histograms of samples alone: no token is read again.
+
+Means and proportions have percentile intervals. What noise pushes one way, such as the CV, which even load drawn at
+random has as well, is pushed once more in every resample, so that percentiles can miss the value itself: it has the
+basic interval, of the value or of its squared distance from balance (`Metric.interval`). By simulation (16 and 64
+experts, k = 2, 20 and 60 samples of 40 or 400 tokens, level 0.95, 150 data sets each), percentiles cover the truth
+of the CV in 0 % of data sets of even load and 47 to 93 % of uneven load; the basic interval of its square in 99 to
+100 % and 91 to 97 %.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from moefps.metrics.evaluation import evaluate_wide
+from moefps.metrics.reflection import interval_facts, reflect
 from moefps.metrics.tables import build_tables
 
 if TYPE_CHECKING:
@@ -33,7 +42,7 @@ class Resampling(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """Percentile intervals: each a row a metric (and layer), with ``lo`` and ``hi``."""
+    """Intervals: each a row a metric (and layer), with ``lo`` and ``hi``."""
 
     layers: pl.DataFrame
     means: pl.DataFrame
@@ -65,8 +74,8 @@ def bootstrap(
     Returns
     -------
     Intervals
-        Percentiles of the resamples, by linear interpolation, for each layer and for the mean over layers. Resamples
-        in which a metric is not defined are left out.
+        For each layer and for the mean over layers: percentiles of the resamples, by linear interpolation, as they
+        are or reflected, as each metric says. Resamples in which a metric is not defined are left out.
     """
     n_units = units.n_cells
     rng = np.random.default_rng(how.seed)
@@ -89,7 +98,21 @@ def bootstrap(
     names = [name for name in wide.columns if name not in {"resample", "layer"}]
     means = wide.group_by("resample", maintain_order=True).agg(pl.col(names).mean())
     low, high = (1 - how.level) / 2, (1 + how.level) / 2
-    return Intervals(_percentiles(wide, names, ["layer"], low, high), _percentiles(means, names, [], low, high))
+    facts = _facts(units, metrics, capacity_factor, missing)
+    # The mean over layers is that of the layers with a value, and so are its range and its balance.
+    over_layers = facts.filter(pl.col("value").is_not_null()).group_by("metric", maintain_order=True)
+    of_means = over_layers.agg(pl.col("kind", "sign").first(), pl.col("value", "balanced", "low", "high").mean())
+    return Intervals(
+        reflect(_percentiles(wide, names, ["layer"], low, high), facts, ["layer"]),
+        reflect(_percentiles(means, names, [], low, high), of_means, []),
+    )
+
+
+def _facts(units: Sums, metrics: Sequence[Metric], capacity_factor: float, missing: Mapping[str, str]) -> pl.DataFrame:
+    """Give the values of all units together, and what else the intervals are made with."""
+    whole = units.total(np.zeros(units.n_cells, dtype=np.int64), 1)
+    tables = build_tables(whole, capacity_factor=capacity_factor, missing=missing, chances=False)
+    return interval_facts(tables.layers, evaluate_wide(tables, metrics), metrics)
 
 
 def _resamples_at_a_time(units: Sums) -> int:

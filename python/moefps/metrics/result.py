@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from moefps.errors import ArgumentError
+from moefps.kernels import check_count
 from moefps.metrics.registry import find_metric
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class RoutingMetrics:
     summary : polars.DataFrame
         A row a metric: ``metric``, ``n_layers`` (layers with a value), ``n_null`` (without), ``mean``, ``min``,
         ``max``, ``std``, ``p5``, ``p25``, ``p50``, ``p75``, ``p95`` over layers, ``better``, ``chance``, ``target``,
-        ``met`` (whether the mean over layers meets it), ``n_missed`` (layers that miss it), ``note``, ``reason``,
+        ``met`` (whether the mean over layers meets it), ``n_missed`` (layers that miss it; null without a target),
+        ``note``, ``reason``,
         ``lo``, ``hi`` (of the mean), ``reason_ci``.
     experts : polars.DataFrame
         A row an expert: ``layer``, ``expert``, ``expert_token_counts``, ``expert_activation_counts``,
@@ -107,10 +109,9 @@ class RoutingMetrics:
             There is no such metric, layer or group here.
         """
         frame = self.summary if layer is None else self.layers
-        named = frame.filter(pl.col("metric") == metric)
-        if not named.height:
-            known = find_metric(metric)
-            named = frame.filter(pl.col("metric").is_in([known.name, *known.aliases]))
+        named = frame.filter(_is_named(metric))
+        if isinstance(layer, bool):
+            raise ArgumentError(f"layer: {layer!r}; accepted: the number of a layer, or None")
         if not named.height:
             raise ArgumentError(f"metric: {metric!r} is not among the metrics here, or is not one number a layer")
         for name, wanted in (("layer", layer), ("group", group)):
@@ -141,6 +142,7 @@ class RoutingMetrics:
             side of the target, as a share of it: negative where it is met) and ``deviation`` (how far on the worse
             side of the mean over layers, in standard deviations). Only metrics with a target or a better direction.
         """
+        _check_rows(n)
         keys = [name for name in ("group", "layer", "metric") if name in self.layers.columns]
         outer = [name for name in keys if name != "layer"]
         value, threshold = pl.col("value"), pl.col("threshold")
@@ -148,8 +150,7 @@ class RoutingMetrics:
         frame = self.layers.join(self.summary.select(*outer, "better", "mean", "std"), on=outer, maintain_order="left")
         frame = frame.filter(value.is_not_null(), (pl.col("better") != "-") | threshold.is_not_null())
         if metric is not None:
-            known = find_metric(metric)
-            frame = frame.filter(pl.col("metric").is_in([metric, known.name]))
+            frame = frame.filter(_is_named(metric))
         size = pl.when(threshold == 0).then(1.0).otherwise(threshold.abs())
         sign = pl.when(pl.col("better") == "up").then(-1.0).when(pl.col("better") == "down").then(1.0)
         frame = frame.with_columns(
@@ -176,6 +177,7 @@ class RoutingMetrics:
             ``layer``, ``n_missed``, ``worst_metric`` (the one that misses its target by most, or stands out most),
             ``violation`` and ``deviation`` (of that metric).
         """
+        _check_rows(n)
         keys = [name for name in ("group", "layer") if name in self.layers.columns]
         frame = (
             self.worst(None)
@@ -213,8 +215,10 @@ class RoutingMetrics:
             reason = self.about.get("no_pairs") or "pairs of experts were not counted"
             raise ArgumentError(f"coactivation: not there, as {reason}")
         pairs = self.pairs
-        if layer is not None and layer not in pairs.layers:
-            raise ArgumentError(f"layer: {layer!r}; accepted: {', '.join(map(str, pairs.layers.tolist()))}")
+        if layer is not None:
+            accepted = ", ".join(map(str, pairs.layers.tolist()))
+            if check_count("layer", layer, accepted) not in pairs.layers:
+                raise ArgumentError(f"layer: {layer!r}; accepted: {accepted}")
         parts = []
         for place, number in enumerate(pairs.layers.tolist()):
             if layer is None or number == layer:
@@ -230,17 +234,20 @@ class RoutingMetrics:
     def __repr__(self) -> str:
         about = self.about
         head = f"RoutingMetrics of {about.get('source', 'counts')}"
-        sizes = [f"{about[name]:,} {word}" for name, word in _SIZES if about.get(name) is not None]
+        sizes = [_counted(about[name], word) for name, word in _SIZES if about.get(name) is not None]
         lines = [f"{head}: {', '.join(sizes)}" if sizes else head]
         n_groups = self.summary["group"].n_unique() if "group" in self.summary.columns else 0
         if n_groups:
-            lines.append(f"by {about.get('by')}: {n_groups} groups")
+            by = f"by {about['by']}: " if about.get("by") is not None else ""
+            lines.append(f"{by}{_counted(n_groups, 'group')}")
         n_values = self.summary.filter(pl.col("n_layers") > 0)["metric"].n_unique()
         n_null = self.summary["metric"].n_unique() - n_values
-        said = f"{n_values} metrics with values" + (f", {n_null} without (see summary: reason)" if n_null else "")
+        said = f"{_counted(n_values, 'metric')} with values" + (
+            f", {n_null} without (see summary: reason)" if n_null else ""
+        )
         judged = self.summary.filter(pl.col("met").is_not_null())
         if judged.height:
-            said += f"; {int(judged['met'].sum())} of {judged.height} targets met by the mean over layers"
+            said += f"; {int(judged['met'].sum())} of {_counted(judged.height, 'target')} met by the mean over layers"
         lines.append(said)
         if not n_groups:
             shown = self.summary.filter(pl.col("metric").is_in(_SHOWN), pl.col("mean").is_not_null())
@@ -260,7 +267,7 @@ class RoutingMetrics:
         return f"<p>{html.escape(repr(self).splitlines()[0])}</p>{shown._repr_html_()}"
 
 
-_SIZES = (("n_samples", "samples"), ("n_tokens", "tokens"), ("n_layers", "layers"))
+_SIZES = (("n_samples", "sample"), ("n_tokens", "token"), ("n_layers", "layer"))
 _SHOWN = (
     "expert_utilization_rate",
     "token_choice_entropy",
@@ -274,6 +281,22 @@ _SHOWN = (
     "sequential_routing_consistency",
 )
 _SIGNS = {True: "  ✓", False: "  ✗", None: ""}
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _is_named(metric: str) -> pl.Expr:
+    """Say which rows are a metric's, by any of its names."""
+    known = find_metric(metric)
+    names = {name.casefold() for name in (known.name, *known.aliases)}
+    return pl.col("metric").str.to_lowercase().is_in(names)
+
+
+def _check_rows(n: Any) -> None:
+    if n is not None and check_count("n", n, "an integer >= 0, or None") < 0:
+        raise ArgumentError(f"n: {n}; accepted: an integer >= 0, or None")
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from moefps.errors import ArgumentError, ShapeError
+from moefps.errors import ArgumentError, DtypeError
 from moefps.io import Dump, open_dump
-from moefps.metrics.arguments import check_factor, check_resampling
+from moefps.io.dump.manifest import ROUTING_TYPES
+from moefps.metrics.arguments import (
+    check_batches,
+    check_counts,
+    check_factor,
+    check_groups,
+    check_mapping,
+    check_resampling,
+    check_texts,
+)
 from moefps.metrics.assembly import Request, assemble, choose_metrics
 from moefps.metrics.sources import OTHER_CONVENTIONS, DumpReader, measure_fingerprints, vector_columns, without
 from moefps.metrics.sums import Sums, sums_of_counts
@@ -67,7 +76,11 @@ def routing_metrics(
     capacity_factor : float
         For the capacity metrics.
     ci : float, optional
-        Level of bootstrap intervals over samples, such as 0.95; none when not given.
+        Level of bootstrap intervals over samples, such as 0.95; none when not given. They are of what very many
+        samples of the same kind would give. Means and proportions have percentile intervals; what noise pushes one way
+        (unevenness, entropies of load, overlap, unused experts) has basic ones, reflected at the value, in the range of
+        the metric: ``about["ci"]["kinds"]`` says which. Neither changes the value itself: where noise dominates, with
+        few tokens an expert, it is still pushed, and may lie outside its own interval.
     n_resamples, seed : int
         Of the bootstrap.
     segments, vocabulary : bool
@@ -187,15 +200,12 @@ def metrics_from_counts(
     1.0
     """
     request = Request(choose_metrics(metrics), resolve_targets(targets), check_factor(capacity_factor))
+    check_counts(counts)
     sums = sums_of_counts(counts, logit_sums)
-    n_layers, grouped = len(sums.layers), counts.passive_slots.ndim == 2
-    if not grouped and groups is not None:
+    n_layers, is_grouped = len(sums.layers), counts.passive_slots.ndim == 2
+    if not is_grouped and groups is not None:
         raise ArgumentError("groups: given with counts that have none; accepted: None, or counts with groups")
-    values = None
-    if grouped:
-        values = pl.Series("group", range(sums.n_cells) if groups is None else groups)
-        if len(values) != sums.n_cells:
-            raise ShapeError(f"groups: {len(values)} of them; accepted: one for each of {sums.n_cells} in the counts")
+    values = check_groups(groups, sums.n_cells) if is_grouped else None
     absent = {
         "batches": "batches were not counted",
         "windows": "windows of tokens were not counted",
@@ -204,13 +214,14 @@ def metrics_from_counts(
         "outputs": "no outputs of experts were given",
         **without(sums, {"weights": "no weights were given", "logits": "no router logits were given"}),
     }
-    absent = {need: (missing or {}).get(need, text) for need, text in absent.items()}
+    reasons = check_mapping("missing", missing, of_needs=True)
+    absent = {need: reasons.get(need, text) for need, text in absent.items()}
     columns = []
     if batch_maxvio is not None:
         columns.append(_batch_column(batch_maxvio, sums, values))
         del absent["batches"]
     if vectors is not None:
-        columns += vector_columns(vectors, sums)
+        columns += vector_columns(_checked_vectors(vectors), sums)
         del absent["vectors"]
     return assemble(
         sums,
@@ -223,17 +234,20 @@ def metrics_from_counts(
             "capacity_factor": float(capacity_factor),
             "targets": _said(targets),
             "n_layers": n_layers,
-            **(about or {}),
+            **check_mapping("about", about),
         },
     )
 
 
+def _checked_vectors(vectors: Any) -> npt.NDArray[Any]:
+    if not isinstance(vectors, np.ndarray):
+        raise DtypeError(f"vectors: {type(vectors).__name__}; accepted: an array of float [L, E, d]")
+    return vectors
+
+
 def _batch_column(batch_maxvio: npt.ArrayLike, sums: Sums, groups: pl.Series | None) -> pl.DataFrame:
-    values = np.asarray(batch_maxvio, dtype=np.float64)
     n_layers = len(sums.layers)
-    shape = (n_layers,) if groups is None else (len(groups), n_layers)
-    if values.shape != shape:
-        raise ShapeError(f"batch_maxvio: shape {values.shape}; accepted: {shape}, one for each layer")
+    values = check_batches(batch_maxvio, (n_layers,) if groups is None else (len(groups), n_layers))
     keys = {} if groups is None else {"group": groups[np.repeat(np.arange(len(groups)), n_layers)]}
     column = pl.Series("batch_maxvio", values.reshape(-1)).fill_nan(None)
     return pl.DataFrame({**keys, "layer": np.tile(sums.layers, values.size // n_layers), "batch_maxvio": column})
@@ -241,12 +255,12 @@ def _batch_column(batch_maxvio: npt.ArrayLike, sums: Sums, groups: pl.Series | N
 
 def _described(n_layers: int, names: Sequence[str] | None, routing_types: Sequence[str] | str | None) -> pl.DataFrame:
     columns: dict[str, Any] = {"layer": np.arange(n_layers)}
-    kinds = [routing_types] * n_layers if isinstance(routing_types, str) else routing_types
-    for argument, column, values in (("layer_names", "path", names), ("routing_types", "routing_type", kinds)):
-        if values is not None:
-            if len(values) != n_layers:
-                raise ShapeError(f"{argument}: {len(values)} of them; accepted: one for each of {n_layers} layers")
-            columns[column] = pl.Series(list(values), dtype=pl.String)
+    if names is not None:
+        columns["path"] = pl.Series(check_texts("layer_names", names, n_layers), dtype=pl.String)
+    if routing_types is not None:
+        given = [routing_types] * n_layers if isinstance(routing_types, str) else routing_types
+        kinds = check_texts("routing_types", given, n_layers, ROUTING_TYPES)
+        columns["routing_type"] = pl.Series(kinds, dtype=pl.String)
     return pl.DataFrame(columns)
 
 

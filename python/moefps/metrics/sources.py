@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from moefps.kernels import check_fingerprints
 from moefps.metrics.arguments import check_layers, check_numbers
-from moefps.metrics.assembly import Confidence, Request, assemble, interval_metrics
+from moefps.metrics.assembly import Request, Uncertainty, assemble, interval_metrics
 from moefps.metrics.grouping import Cells, find_groups, make_cells
 from moefps.metrics.reduction import reduce_dump, reduce_logits
 from moefps.metrics.resampling import Intervals, Resampling, bootstrap
@@ -39,7 +40,8 @@ MOST_PAIRS_OF_UNITS = 1 << 25
 _ONE_SAMPLE = "one sample: there is nothing to resample"
 
 OTHER_CONVENTIONS = {"spectra": "moefps.compat.spectra"}
-"""Where the values of other conventions are computed, by a function ``<convention>_tables``."""
+"""Where the values of other conventions are computed, by a function ``<convention>_tables``; a mapping
+``<convention>_directions`` says which way is better where that differs."""
 
 
 class DumpReader:
@@ -99,12 +101,15 @@ class DumpReader:
         said = {**self.about(), **about}
         if "pairs" in missing:
             said["no_pairs"] = missing["pairs"]
-        replaced = None if convention == "literature" else self.values_of(convention)
+        replaced, directions = None, None
+        if convention != "literature":
+            replaced = self.values_of(convention)
+            directions = getattr(importlib.import_module(OTHER_CONVENTIONS[convention]), f"{convention}_directions")
         others = [] if replaced is None else replaced["metric"].unique().to_list()
-        confidence = None
+        uncertainty = None
         if how is not None:
-            confidence = self.resample(units, cells, how, missing, others)
-            said["ci"] = _say_resampling(how, cells, confidence)
+            uncertainty = self.resample(units, cells, how, missing, others)
+            said["ci"] = _say_resampling(how, cells, uncertainty, self.request)
         return assemble(
             sums,
             self.request,
@@ -112,8 +117,9 @@ class DumpReader:
             descriptors=self.descriptors(),
             columns=self.columns(sums),
             missing=missing,
-            confidence=confidence,
+            uncertainty=uncertainty,
             replaced=replaced,
+            directions=directions,
             about=said,
         )
 
@@ -141,7 +147,7 @@ class DumpReader:
 
     def resample(
         self, units: Sums, cells: Cells, how: Resampling, missing: Mapping[str, str], others: Sequence[str]
-    ) -> Confidence:
+    ) -> Uncertainty:
         """Give intervals for each group, of all metrics but those of other conventions."""
         reasons = {}
         if units.coactivation is None and "pairs" not in missing:
@@ -150,7 +156,7 @@ class DumpReader:
                 f"pairs of experts are not counted by sample: {counters:,} counters; up to {MOST_PAIRS_OF_UNITS:,} are"
             )
         of_metrics = dict.fromkeys(others, "intervals are of the convention literature")
-        metrics = interval_metrics(self.request, Confidence(None, {**missing, **reasons}, metrics=of_metrics))
+        metrics = interval_metrics(self.request, Uncertainty(None, {**missing, **reasons}, metrics=of_metrics))
         found, alone = [], {}
         for place in range(self.n_groups):
             picked = np.flatnonzero(cells.group == place)
@@ -165,9 +171,9 @@ class DumpReader:
                 intervals = Intervals(*(frame.with_columns(group) for frame in intervals))
             found.append(intervals)
         if not found:
-            return Confidence(None, {"": _ONE_SAMPLE})
+            return Uncertainty(None, {"": _ONE_SAMPLE})
         whole = Intervals(*(pl.concat(frames) for frames in zip(*found, strict=True)))
-        return Confidence(whole, reasons, alone, of_metrics)
+        return Uncertainty(whole, reasons, alone, of_metrics)
 
     def values_of(self, convention: str) -> pl.DataFrame:
         """Compute the values of another convention: the keys, ``metric``, ``value``, ``reason``."""
@@ -292,14 +298,11 @@ def measure_fingerprints(
     about : mapping
         What to say of the result beside what is said of the fingerprints.
     """
-    chosen = None
-    if layers is not None:
-        shape = np.shape(X)
-        chosen = check_numbers(layers, shape[1] if len(shape) == 3 else 0)
+    shape = check_fingerprints("X", X).shape
+    chosen = None if layers is None else check_numbers(layers, shape[1])
     units, per_unit = shares_of_fingerprints(X, chosen, units=how is not None)
     n_units = units.n_cells
     sums = units.total(np.zeros(n_units, dtype=np.int64), 1)
-    shape = np.shape(X)
     mean = Sums(
         sums.layers,
         sums.n_experts,
@@ -313,12 +316,12 @@ def measure_fingerprints(
         "outputs": "fingerprints hold no outputs of experts",
         "batches": "fingerprints know no batches",
     }
-    confidence = None
+    uncertainty = None
     if how is not None and n_units < 2:
-        confidence = Confidence(None, {"": _ONE_SAMPLE})
+        uncertainty = Uncertainty(None, {"": _ONE_SAMPLE})
     elif how is not None:
-        chosen_metrics = interval_metrics(request, Confidence(None, missing))
-        confidence = Confidence(
+        chosen_metrics = interval_metrics(request, Uncertainty(None, missing))
+        uncertainty = Uncertainty(
             bootstrap(units, chosen_metrics, how, capacity_factor=request.capacity_factor, missing=missing), missing
         )
     about = {
@@ -328,22 +331,22 @@ def measure_fingerprints(
         "shares": "the mean over samples, taken as the shares of assignments and of weights",
         **about,
     }
-    if confidence is not None and how is not None:
+    if uncertainty is not None and how is not None:
         cells = Cells(None, n_units, np.zeros(n_units, dtype=np.int64), samples_per_unit=per_unit)
-        about["ci"] = _say_resampling(how, cells, confidence)
-    return assemble(mean, request, missing=missing, confidence=confidence, about=about)
+        about["ci"] = _say_resampling(how, cells, uncertainty, request)
+    return assemble(mean, request, missing=missing, uncertainty=uncertainty, about=about)
 
 
 def without(sums: Sums, reasons: Mapping[str, str]) -> dict[str, str]:
     """Say what sums are without."""
-    without = {
+    absent = {
         "weights": "share_sum" not in sums.by_expert,
         "logits": "prob_sum" not in sums.by_expert,
         "neighbours": "pairs" not in sums.by_layer,
         "pairs": sums.coactivation is None,
     }
     default = {"neighbours": "neighbouring tokens were not counted", "pairs": "pairs of experts were not counted"}
-    return {need: {**default, **reasons}[need] for need, is_absent in without.items() if is_absent}
+    return {need: {**default, **reasons}[need] for need, is_absent in absent.items() if is_absent}
 
 
 def vector_columns(vectors: npt.NDArray[Any], sums: Sums) -> list[pl.DataFrame]:
@@ -351,12 +354,16 @@ def vector_columns(vectors: npt.NDArray[Any], sums: Sums) -> list[pl.DataFrame]:
     return [vector_table(vectors, n_experts=sums.n_experts, layers=sums.layers)]
 
 
-def _say_resampling(how: Resampling, cells: Cells, confidence: Confidence) -> dict[str, Any]:
+def _say_resampling(how: Resampling, cells: Cells, uncertainty: Uncertainty, request: Request) -> dict[str, Any]:
     per_unit = cells.samples_per_unit
+    kinds: dict[str, list[str]] = {}
+    for metric in interval_metrics(request, uncertainty):
+        kinds.setdefault(metric.interval, []).append(metric.name)
     return {
         **how._asdict(),
         "units": cells.n_cells,
         "samples_per_unit": per_unit,
         "resampled": "samples" if per_unit == 1 else f"blocks of {per_unit} consecutive samples",
-        "given": confidence.intervals is not None,
+        "given": uncertainty.intervals is not None,
+        "kinds": kinds if uncertainty.intervals is not None else {},
     }

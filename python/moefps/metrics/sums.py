@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from moefps.errors import ArgumentError, ShapeError
+from moefps.kernels import LogitSums
+
 if TYPE_CHECKING:
     from moefps._typing import Float64Array, IndexArray
     from moefps.kernels import RoutingCounts
@@ -181,7 +184,14 @@ def sums_of_counts(counts: RoutingCounts, logit_sums: Any = None, layers: IndexA
     -------
     Sums
         With the pairs of experts only where they were counted for the same cells.
+
+    Raises
+    ------
+    ArgumentError, ShapeError
+        The sums of logits are not of the layers, experts and groups of the counts.
     """
+    if logit_sums is not None:
+        _check_alike(counts, logit_sums)
     grouped = counts.passive_slots.ndim == 2
     found: dict[str, npt.NDArray[Any]] = {}
     for of, names in ((counts, _OF_COUNTS), (logit_sums, _OF_LOGITS)):
@@ -202,3 +212,19 @@ def sums_of_counts(counts: RoutingCounts, logit_sums: Any = None, layers: IndexA
         {name: found[name] for name in BY_EXPERT if name in found},
         coactivation,
     )
+
+
+def _check_alike(counts: RoutingCounts, logit_sums: Any) -> None:
+    """Refuse sums of logits that are not of what was counted."""
+    if not isinstance(logit_sums, LogitSums):
+        raise ArgumentError(
+            f"logit_sums: {type(logit_sums).__name__}; accepted: what moefps.kernels.sum_logits gives, or None"
+        )
+    ours, theirs = counts.n_experts.tolist(), logit_sums.n_experts.tolist()
+    if ours != theirs:
+        raise ArgumentError(f"logit_sums: n_experts {theirs}; accepted: {ours}, as counts have it")
+    if logit_sums.tokens.shape != counts.passive_slots.shape:
+        raise ShapeError(
+            f"logit_sums: shape {logit_sums.tokens.shape} of groups and layers; accepted: "
+            f"{counts.passive_slots.shape}, as counts have it"
+        )

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MetricTables", "build_tables"]
 
-_WHOLE = frozenset(
-    {
-        *(name for name in (*BY_LAYER, *BY_EXPERT) if not name.endswith("_sum")),
-    }
-)
+_WHOLE = frozenset(name for name in (*BY_LAYER, *BY_EXPERT) if not name.endswith("_sum"))
 """Columns that hold counts."""
 
 

@@ -156,10 +156,15 @@ def _read(name: str) -> Mapping[Any, Any]:
         raise FileError(f"{name}: is not text in utf-8") from None
     except OSError as error:
         raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        # A name that no file can have.
+        raise FileError(f"{name!r}: cannot be read: {error}") from None
     try:
         found = json.loads(text, object_pairs_hook=_no_repeats) if name.lower().endswith(".json") else _toml(name, text)
     except ValueError as error:
         raise FileError(f"{name}: cannot be read as its suffix says: {str(error).splitlines()[0][:120]}") from None
+    except RecursionError:
+        raise FileError(f"{name}: cannot be read as its suffix says: nested too deep") from None
     if not isinstance(found, dict):
         raise FileError(f"{name}: is no table of names and targets; accepted: such as gini_coefficient = '< 0.05'")
     return found

@@ -29,9 +29,10 @@ METRICS: tuple[Metric, ...] = (
         target=Target(text="< 0.1", op="<", value=0.1),
         source=CHECKLIST,
         example="c = 4, 2, 2, 0 with mean 2: √((4 + 0 + 0 + 4)/3) / 2 = 0.8165",
-        aliases=("cv",),
+        aliases=("CV",),
         value=_CV,
         undefined=(NO_TOKEN, ONE_EXPERT),
+        interval="basic of squares",
     ),
     Metric(
         name="load_variance",
@@ -43,6 +44,7 @@ METRICS: tuple[Metric, ...] = (
         example="(8/3) / 2² = 0.6667",
         value=_CV**2,
         undefined=(NO_TOKEN, ONE_EXPERT),
+        interval="basic",
     ),
     Metric(
         name="std_tokens_per_expert",
@@ -56,6 +58,7 @@ METRICS: tuple[Metric, ...] = (
         value=c.std(),
         unit="slots",
         undefined=(NO_TOKEN, ONE_EXPERT),
+        interval="basic of squares",
     ),
     Metric(
         name="load_imbalance_ratio",
@@ -68,6 +71,8 @@ METRICS: tuple[Metric, ...] = (
         example="4/2 = 2",
         value=c.max() / m,
         undefined=(NO_TOKEN,),
+        interval="basic of squares",
+        balanced=1.0,
     ),
     Metric(
         name="expert_efficiency",
@@ -81,6 +86,8 @@ METRICS: tuple[Metric, ...] = (
         aliases=("balancedness",),
         value=m / c.max(),
         undefined=(NO_TOKEN,),
+        interval="basic of squares",
+        balanced=1.0,
     ),
     Metric(
         name="utilization_efficiency",
@@ -92,6 +99,8 @@ METRICS: tuple[Metric, ...] = (
         example="1 - 0.8165 = 0.1835",
         value=1 - _CV,
         undefined=(NO_TOKEN, ONE_EXPERT),
+        interval="basic of squares",
+        balanced=1.0,
     ),
     Metric(
         name="gini_coefficient",
@@ -106,6 +115,7 @@ METRICS: tuple[Metric, ...] = (
         references=("LPR reports 0.035",),
         value=((2 * _RANK.cast(pl.Int64) - E - 1) * c).sum() / (E * A),
         undefined=(NO_TOKEN,),
+        interval="basic of squares",
     ),
     Metric(
         name="min_max_expert_load_ratio",
@@ -120,6 +130,8 @@ METRICS: tuple[Metric, ...] = (
         references=("LPR reports 0.70",),
         value=c.min() / c.max(),
         undefined=(NO_TOKEN,),
+        interval="basic of squares",
+        balanced=1.0,
     ),
     Metric(
         name="maxvio",
@@ -130,9 +142,10 @@ METRICS: tuple[Metric, ...] = (
         better="down",
         source=f"{LOSS_FREE}, Eq. 4",
         example="(4 - 2)/2 = 1",
-        aliases=("maxvio_global",),
+        aliases=("MaxVio_global",),
         value=_MAXVIO,
         undefined=(NO_TOKEN,),
+        interval="basic of squares",
     ),
     Metric(
         name="maxvio_batch",
@@ -144,6 +157,7 @@ METRICS: tuple[Metric, ...] = (
         needs=("batches",),
         source=f"{LOSS_FREE}, Eq. 4",
         example="batches of tokens 0-1 and 2-3: c = 2, 1, 1, 0 in both, (2 - 1)/1 = 1",
+        aliases=("MaxVio_batch",),
         value=layer("batch_maxvio"),
         undefined=((layer("batch_maxvio").is_null(), "no batch has a token with a filled slot in this layer"),),
         no_interval="samples are not batches",
@@ -160,6 +174,7 @@ METRICS: tuple[Metric, ...] = (
         example="1 / (4/2 - 1) = 1",
         value=_MAXVIO / (E / K - 1),
         undefined=(NO_TOKEN, _FREE_CHOICE),
+        interval="basic of squares",
     ),
     Metric(
         name="aux_loss",
@@ -173,6 +188,7 @@ METRICS: tuple[Metric, ...] = (
         example="4 · (1/2·0.45 + 1/4·0.15 + 1/4·0.3 + 0·0.1) = 1.35",
         value=E * (q * pl.col("prob_sum")).sum() / layer("logit_tokens"),
         undefined=(NO_TOKEN, NO_PROBS),
+        interval="basic",
     ),
     Metric(
         name="router_z_loss",
@@ -198,5 +214,7 @@ METRICS: tuple[Metric, ...] = (
         references=("the checklist quotes 94.8 % for Switch without saying how it was measured",),
         value=1 - 0.5 * (q - 1 / E).abs().sum(),
         undefined=(NO_TOKEN,),
+        interval="basic of squares",
+        balanced=1.0,
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from moefps.metrics.families.expressions import NO_TOKEN, A, E, c, layer, m
 from moefps.metrics.families.load import CHECKLIST
 from moefps.metrics.metric import Metric
@@ -46,6 +48,8 @@ METRICS: tuple[Metric, ...] = (
         example="4/2.5 = 1.6",
         value=c.max() / _IDEAL,
         undefined=(NO_TOKEN,),
+        interval="basic of squares",
+        balanced=1 / pl.col("capacity_factor"),
     ),
     Metric(
         name="capacity_utilization",
@@ -69,5 +73,6 @@ METRICS: tuple[Metric, ...] = (
         example="⌈2.5⌉ = 3: (4 - 3)/8 = 0.125",
         value=(c - _CAPACITY).clip(lower_bound=0).sum() / A,
         undefined=(NO_TOKEN,),
+        interval="basic",
     ),
 )

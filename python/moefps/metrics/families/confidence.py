@@ -109,5 +109,6 @@ METRICS: tuple[Metric, ...] = (
             ONE_EXPERT,
             (mean_weight.mean() <= 0, "the experts' mean weights do not average more than 0"),
         ),
+        interval="basic of squares",
     ),
 )

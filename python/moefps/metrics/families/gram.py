@@ -6,12 +6,11 @@ The values are computed from the vectors, in `moefps.metrics.vectors`, and are c
 from __future__ import annotations
 
 from moefps.metrics.families.expressions import ONE_EXPERT, layer
+from moefps.metrics.families.load import CHECKLIST
 from moefps.metrics.metric import Metric, Target
 from moefps.metrics.vectors import ONE_SET
 
 __all__ = ["METRICS"]
-
-CHECKLIST = "SPECTRA's checklist of MoE evaluation metrics"
 
 _COSINES = "cosines of the router's expert vectors, over the ordered pairs i ≠ j"
 _VECTORS = "vectors (1, 0), (0, 1), (3, 4)"

@@ -95,6 +95,7 @@ METRICS: tuple[Metric, ...] = (
             example="3 of 4 experts are chosen: 3/4 = 0.75",
             value=_ACTIVE,
             undefined=(NO_TOKEN,),
+            interval="basic",
         )
         for name in ("expert_utilization_rate", "fraction_active_experts", "expert_activation_ratio")
     ),
@@ -109,6 +110,7 @@ METRICS: tuple[Metric, ...] = (
         example="1 - 3/4 = 0.25",
         value=1 - _ACTIVE,
         undefined=(NO_TOKEN,),
+        interval="basic",
     ),
     Metric(
         name="num_active_experts",
@@ -122,6 +124,7 @@ METRICS: tuple[Metric, ...] = (
         value=(c > 0).sum(),
         unit="experts",
         undefined=(NO_TOKEN,),
+        interval="basic",
     ),
     Metric(
         name="dead_experts",
@@ -136,6 +139,7 @@ METRICS: tuple[Metric, ...] = (
         value=c == 0,
         unit="experts",
         undefined=(NO_TOKEN,),
+        interval="basic",
     ),
     Metric(
         name="underused_experts",
@@ -207,6 +211,7 @@ METRICS: tuple[Metric, ...] = (
         example="H(1/2, 1/4, 1/4, 0) = 1.5 bits, of log2 4 = 2 bits: 1.5/2 = 0.75",
         value=entropy(q) / E.log(),
         undefined=(NO_TOKEN, ONE_EXPERT),
+        interval="basic",
     ),
     Metric(
         name="expert_activation_entropy",
@@ -221,6 +226,7 @@ METRICS: tuple[Metric, ...] = (
         example="H(0.5625, 0.125, 0.3125, 0) = 1.3663 bits, of log2 4 = 2 bits: 1.3663/2 = 0.6832",
         value=entropy(r) / E.log(),
         undefined=(NO_SHARES, ONE_EXPERT, NEGATIVE_SHARE),
+        interval="basic",
     ),
     Metric(
         name="expert_entropy_bits",
@@ -231,11 +237,13 @@ METRICS: tuple[Metric, ...] = (
         better="up",
         needs=("weights",),
         target=Target(text=">= 0.9 log2 E (2.7 for 8 experts)", op=">=", value=0.9 * pl.col("n_experts").log(2)),
-        source=CHECKLIST + ', as "expert entropy": 3.0 is balance for 8 experts',
+        source=CHECKLIST + ', as "expert entropy"',
+        references=("the checklist: 3.0 is balance for 8 experts",),
         example="0.5625·0.8301 + 0.125·3 + 0.3125·1.6781 = 1.3663",
         value=entropy(r) / LN2,
         unit="bits",
         undefined=(NO_SHARES, NEGATIVE_SHARE),
+        interval="basic",
     ),
     Metric(
         name="effective_experts",
@@ -249,6 +257,7 @@ METRICS: tuple[Metric, ...] = (
         value=entropy(q).exp(),
         unit="experts",
         undefined=(NO_TOKEN,),
+        interval="basic",
     ),
     *(
         Metric(
@@ -262,6 +271,8 @@ METRICS: tuple[Metric, ...] = (
             example="q_0 = 0.5" if n == 1 else "all 4 experts: 1/2 + 1/4 + 1/4 + 0 = 1",
             value=q.top_k(n).sum(),
             undefined=(NO_TOKEN,),
+            interval="basic of squares",
+            balanced=pl.min_horizontal(pl.lit(float(n)), pl.col("n_experts")) / pl.col("n_experts"),
         )
         for n in (1, 5)
     ),
@@ -277,6 +288,8 @@ METRICS: tuple[Metric, ...] = (
         example="4 · 0.5625 = 2.25",
         value=E * r.max(),
         undefined=(NO_SHARES,),
+        interval="basic of squares",
+        balanced=1.0,
     ),
     Metric(
         name="weighted_load_balancing_coefficient",
@@ -289,6 +302,7 @@ METRICS: tuple[Metric, ...] = (
         example="Σw = 1.8, 0.4, 1.0, 0 with mean 0.8: √((1 + 0.16 + 0.04 + 0.64)/3) / 0.8 = 0.9789",
         value=w.std() / w.mean(),
         undefined=(NO_WEIGHT, ONE_EXPERT),
+        interval="basic of squares",
     ),
     Metric(
         name="weighted_load_imbalance_ratio",
@@ -301,6 +315,8 @@ METRICS: tuple[Metric, ...] = (
         example="Σw = 1.8, 0.4, 1.0, 0 with mean 0.8: 1.8/0.8 = 2.25",
         value=w.max() / w.mean(),
         undefined=(NO_WEIGHT,),
+        interval="basic of squares",
+        balanced=1.0,
     ),
     Metric(
         name="expert_avg_routing_weight_mean",
@@ -312,6 +328,7 @@ METRICS: tuple[Metric, ...] = (
         example="a = 0.45, 0.2, 0.5, 0: 1.15/4 = 0.2875",
         value=mean_weight.mean(),
         undefined=(NO_TOKEN,),
+        interval="basic",
     ),
     Metric(
         name="expert_avg_routing_weight_std",
@@ -323,6 +340,7 @@ METRICS: tuple[Metric, ...] = (
         example="a = 0.45, 0.2, 0.5, 0 with mean 0.2875: √(0.161875/3) = 0.2323",
         value=mean_weight.std(),
         undefined=(NO_TOKEN, ONE_EXPERT),
+        interval="basic of squares",
     ),
     Metric(
         name="passive_share",

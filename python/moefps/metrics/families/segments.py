@@ -6,12 +6,12 @@ What the values are made of is counted by `moefps.metrics.segments` and `moefps.
 from __future__ import annotations
 
 from moefps.metrics.families.expressions import NO_TOKEN, layer
+from moefps.metrics.families.specialisation import OLMOE
 from moefps.metrics.metric import Metric
 
 __all__ = ["METRICS", "NO_TOKEN_ID", "NO_WINDOW"]
 
 LOCAL_CONSISTENCY = "Local routing consistency, arXiv 2505.16056"
-OLMOE = "OLMoE, arXiv 2409.02060"
 
 NO_WINDOW = (layer("segment_windows") == 0, "no sequence is as long as a window")
 NO_TOKEN_ID = (layer("vocabulary_token_ids") == 0, "no token id has as many tokens as are asked for")
