@@ -196,3 +196,12 @@ def test_help(cli):
     text = cli("focus", "--help").stdout
     assert "Examples:" in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_no_output_goes_into_the_dump_that_is_read(cli, dump):
+    """Also with --overwrite: a file of the dump would be gone."""
+    before = (Path("t.dump") / "samples.parquet").read_bytes()
+    for target in ("t.dump/samples.parquet", "t.dump/new.csv"):
+        assert "is in the input" in cli("focus", "t.dump", "-o", target, "--overwrite", code=2).stderr
+        assert "is in the input" in cli("select", "t.dump", "-m", "2", "-o", target, "--overwrite", code=2).stderr
+    assert (Path("t.dump") / "samples.parquet").read_bytes() == before

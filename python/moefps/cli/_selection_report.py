@@ -63,11 +63,16 @@ def open_sink(output: str | None, output_format: str, *, overwrite: bool, inputs
 
 
 def refuse_own_input(output: str, inputs: Sequence[str]) -> None:
-    """Keep --overwrite from replacing what is being read."""
+    """Keep --overwrite from replacing what is being read, or a part of it."""
     target = Path(output)
     for path in inputs:
-        if target.exists() and Path(path).exists() and target.samefile(path):
+        source = Path(path)
+        if target.exists() and source.exists() and target.samefile(source):
             raise FileError(f"{output}: is the input too, give another name for the output")
+        # A dump is more than one file, and so is a model.
+        is_whole = (source / "manifest.json").is_file() or ((source / "config.json").is_file() and target.exists())
+        if is_whole and source.resolve() in target.resolve().parents:
+            raise FileError(f"{output}: is in the input, {path}; give another place for the output")
 
 
 def report_selection(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ import numpy as np
 from moefps.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
     from moefps._typing import Float64Array
@@ -90,7 +89,7 @@ class Grouping:
         """Give the same groups of fewer classes."""
         return Grouping(self.names, self.members[:, classes])
 
-    def check_wanted(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    def check_wanted(self, wanted: object) -> tuple[str, ...]:
         """Give the groups that are asked for, all when None.
 
         Raises
@@ -101,11 +100,11 @@ class Grouping:
         if wanted is None:
             return self.names
         accepted = ", ".join(self.names)
-        if isinstance(wanted, str) or not len(wanted):
+        if isinstance(wanted, str) or not isinstance(wanted, Sequence) or not len(wanted):
             raise ArgumentError(f"groups: {wanted!r}; accepted: a list of {accepted}")
-        unknown = next((name for name in wanted if name not in self.names), None)
-        if unknown is not None:
-            raise ArgumentError(f"groups: {unknown!r}; accepted: {accepted}")
+        unknown = [name for name in wanted if name not in self.names]
+        if unknown:
+            raise ArgumentError(f"groups: {unknown[0]!r}; accepted: {accepted}")
         return tuple(name for name in self.names if name in wanted)
 
 

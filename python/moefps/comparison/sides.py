@@ -10,7 +10,7 @@ import numpy as np
 from moefps.errors import DataError, DumpError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Collection, Mapping
 
     from moefps._typing import IndexArray
     from moefps.io import Dump
@@ -165,15 +165,19 @@ def check_layouts(a: Dump, b: Dump) -> None:
                 )
 
 
-def common_tasks(a: Side, b: Side, *, among: Container[str] | None = None) -> tuple[list[str], dict[str, list[str]]]:
-    """Give the tasks that both dumps have, in the order of `a`, and by file those that are left out.
+def common_tasks(a: Side, b: Side, *, among: Collection[str] | None = None) -> tuple[list[str], dict[str, list[str]]]:
+    """Give the tasks that both dumps have, and by file those that are left out.
+
+    The order is that of `among`, or where that is None of the names: the same whichever dump is the first, so that
+    exchanging them draws the same resamples.
 
     Raises
     ------
     DataError
         There is none.
     """
-    names = [name for name in a.tasks if name in b.tasks and (among is None or name in among)]
+    order = sorted(a.tasks) if among is None else among
+    names = [name for name in order if name in a.tasks and name in b.tasks]
     if not names:
         where = "" if among is None else " of the pairs"
         raise DataError(

@@ -171,7 +171,11 @@ class RoutingAnalyzer:
             number = operator.index(layer)
         except TypeError:
             number = -1
-        if number < 0 or isinstance(layer, bool) or (self._n_layers is not None and number >= self._n_layers):
+        if (
+            not 0 <= number < 2**31
+            or isinstance(layer, bool)
+            or (self._n_layers is not None and number >= self._n_layers)
+        ):
             raise ArgumentError(f"layer: {layer!r}; accepted: {accepted}")
         return number
 

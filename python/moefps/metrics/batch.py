@@ -78,7 +78,13 @@ def as_numpy(name: str, values: Any) -> npt.NDArray[Any]:
         # numpy has no type for the other floats of torch: bfloat16, and those of 8 bits.
         if tensor.dtype.is_floating_point and tensor.element_size() < 4 and str(tensor.dtype) != "torch.float16":
             tensor = tensor.float()
-        found: npt.NDArray[Any] = tensor.cpu().numpy()
+        try:
+            found: npt.NDArray[Any] = tensor.resolve_conj().resolve_neg().cpu().numpy()
+        # What torch raises for tensors without plain data differs from kind to kind.
+        except (TypeError, RuntimeError, NotImplementedError):
+            raise DtypeError(
+                f"{name}: a tensor of {tensor.layout} on {tensor.device}; accepted: dense tensors with data"
+            ) from None
         return found
     if isinstance(values, np.ma.MaskedArray):
         raise DtypeError(f"{name}: a masked array; accepted: plain arrays, such as {name}.filled(-1)")

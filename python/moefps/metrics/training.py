@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moefps.errors import ArgumentError, MissingExtraError
 from moefps.kernels import check_count
+from moefps.metrics.arguments import check_factor
 from moefps.metrics.listener import Listener
 from moefps.metrics.registry import find_metric
 
@@ -85,8 +86,11 @@ class RoutingCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if TrainerCallback is object:
             raise MissingExtraError("RoutingCallback needs transformers: pip install 'moefps[capture]'")
-        if isinstance(metrics, str):
-            raise ArgumentError(f"metrics: {metrics!r}; accepted: a sequence of names")
+        lists = (("metrics", metrics, "names"), ("aggregates", aggregates, "names"), ("routers", routers, "RouterSpec"))
+        for name, given, of in lists:
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise ArgumentError(f"{name}: {given!r}; accepted: a sequence of {of}")
+        check_factor(capacity_factor)
         found = [find_metric(name) for name in metrics]
         for metric in found:
             beyond = [need for need in metric.needs if need not in KNOWN]

@@ -221,6 +221,8 @@ class _Counting:
         n_experts = router.n_experts
         if n_experts is None:
             raise CaptureError(f"{router.path}: {type(router.module).__name__} does not say how many experts it has")
+        if n_experts < 1:
+            raise CaptureError(f"{router.path}: has {n_experts} experts; accepted: at least 1")
         active = n_experts - router.passive_experts
         parameters = multiplied = unused = n_tensors = 0
         for module, name, parameter, copies in expert_tensors(router, n_experts):

@@ -22,6 +22,7 @@ from moefps.kernels import (
     sum_dense_activations,
 )
 from moefps.metrics.arguments import check_layers
+from moefps.metrics.batch import as_numpy, is_tensor
 from moefps.metrics.focus.activity import Activity, DenseActivity, DumpActivity
 from moefps.metrics.focus.domains import Domains, domains_of_dump, domains_of_labels
 from moefps.metrics.focus.reading import read_summary
@@ -187,7 +188,7 @@ def _of_array(
     balanced: bool,
     together: bool,
 ) -> ExpertFocus:
-    found = check_activations(activations)
+    found = check_activations(as_numpy("activations", activations) if is_tensor(activations) else activations)
     if activation != "weights":
         raise ArgumentError(f"activation: {activation!r}, for an array, which is taken as it is; accepted: a dump")
     if layers is not None or together:
