@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import moefps
+from reference.gram import gram_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "demo-moe"
@@ -34,7 +35,9 @@ def captured(texts):
     if not MODEL.is_dir():
         pytest.skip("models/demo-moe is not beside the tests")
     rows = [row["text"] for row in texts]
-    return moefps.capture(str(MODEL), rows, dtype="float32", device="cpu", kind="probs", logits=True)
+    return moefps.capture(
+        str(MODEL), rows, dtype="float32", device="cpu", kind="probs", logits=True, router_vectors=True
+    )
 
 
 def test_the_kept_dump_is_sound_and_small(kept):
@@ -80,3 +83,18 @@ def test_new_texts_are_nearest_to_their_domain(captured, texts):
     nearest = moefps.wasserstein_cross(captured.fingerprints("probs"), bundled.array).argmin(axis=1)
     right = bundled.domains[nearest] == np.array([row["domain"] for row in texts])
     assert right.mean() >= 0.85
+
+
+def test_metrics_of_the_captured_routers(captured):
+    """Vectors and logits of the real routers, through the dump, against the plain definitions."""
+    found = moefps.routing_metrics(captured, segments=True, vocabulary=True)
+    for layer in range(captured.n_layers):
+        for name, value in gram_metrics(captured.router_vectors[layer]).items():
+            if value is not None:
+                assert found.value(name, layer=layer) == pytest.approx(value, rel=1e-6, abs=1e-9), (name, layer)
+    without = found.summary.filter(found.summary["mean"].is_null())["metric"].to_list()
+    assert sorted(without) == ["expert_output_diversity", "expert_routing_expression_alignment", "maxvio_batch"]
+    logits = captured.router_logits()[0].astype(np.float64)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    entropy = -(p * np.log(p)).sum(axis=1).mean()
+    assert found.value("routing_entropy", layer=0) == pytest.approx(entropy, rel=1e-9)
