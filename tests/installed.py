@@ -21,6 +21,8 @@ COPIED_FILES = ("pyproject.toml", "README.md")
 COPIED_FOLDERS = ("tests", "docs")
 # Capturing needs torch, which is tested in the checkout alone: its 5 GB are not installed twice.
 CAPTURE_TESTS = "tests/recording"
+# Whose examples need it.
+CAPTURE_MODULES = ("recording", "compat", "metrics/cost.py", "metrics/training.py")
 KERNEL_TESTS = ("tests/unit", "tests/parity", "tests/property", "--ignore-glob=*/test_io_*")
 # As in the Makefile: tests beside each other, and then those that measure.
 TURNS = (("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "-m", "not alone"), ("-m", "alone"))
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
         if home / "venv" not in package.parents:
             sys.stderr.write(f"error: moefps was imported from {package}, not from the wheel\n")
             return 1
-        without = [f"--ignore={folder}" for folder in (CAPTURE_TESTS, package / "recording", package / "compat")]
+        without = [f"--ignore={place}" for place in (CAPTURE_TESTS, *(package / name for name in CAPTURE_MODULES))]
         what = KERNEL_TESTS if kernels_only else ("tests", str(package), *without)
         command = [str(binaries / "pytest"), "-c", "pyproject.toml", *what]
         codes = [
