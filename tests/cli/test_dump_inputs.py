@@ -231,6 +231,20 @@ def test_info_says_whether_ids_are_derived_and_layers_passive(here, cli):
     assert re.search(r"passive expert: \d+ assignments: 2\d(\.\d)? % of all", text)
 
 
+def test_info_says_which_condition_of_which_pairs_a_dump_is_of(here, cli):
+    make("one.dump", extra={"pairs": {"sha256": "3c8b5fdffda8" + 52 * "0", "condition": "agentic"}})
+    text = cli("info", "one.dump").stdout
+    assert "  the agentic condition of aligned pairs, the file with sha256 3c8b5fdffda8\n" in text
+    record = json.loads(cli("info", "one.dump", "--format", "json").stdout)
+    assert (record["pairs_condition"], record["pairs_sha256"]) == ("agentic", "3c8b5fdffda8" + 52 * "0")
+    make("none.dump")
+    assert "pairs" not in cli("info", "none.dump").stdout
+    record = json.loads(cli("info", "none.dump", "--format", "json").stdout)
+    assert record["pairs_condition"] is record["pairs_sha256"] is None
+    make("odd.dump", extra={"pairs": "agentic"})
+    assert "  the manifest's pairs is not an object of sha256 and condition; " in cli("info", "odd.dump").stdout
+
+
 @pytest.mark.parametrize("command", [["info"], ["select", "-m", "2"], ["distance", "-o", "D.npy"]])
 def test_a_half_written_dump(command, here, cli):
     ids, _ = arrays()

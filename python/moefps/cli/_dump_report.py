@@ -147,9 +147,17 @@ def _facts(dump: Dump, path: str) -> dict[str, Any]:
         "sample_columns": ", ".join(dump.samples.columns),
         "token_columns": None if dump.tokens is None else ", ".join(dump.tokens.columns),
         **{f"model_{key}": model[key] for key in ("id", "revision", "type", "dtype") if model.get(key) is not None},
+        **_pairs_entry(dump),
         "created": manifest.created,
         "bytes": bytes_on_disk(dump),
     }
+
+
+def _pairs_entry(dump: Dump) -> dict[str, str | None]:
+    """Say which condition of which file of pairs a dump is of; None for what it does not say."""
+    entry = dump.manifest.extra.get("pairs")
+    found = {key: entry.get(key) if isinstance(entry, dict) else None for key in ("condition", "sha256")}
+    return {f"pairs_{key}": value if isinstance(value, str) else None for key, value in found.items()}
 
 
 def _is_derived(dump: Dump) -> bool:
@@ -204,6 +212,8 @@ def _print_dump(dump: Dump, facts: Mapping[str, Any], arrays: list[dict[str, Any
     model = [str(facts[key]) for key in ("model_id", "model_type", "model_revision", "model_dtype") if key in facts]
     if model:
         click.echo(f"  model {', '.join(model)}")
+    if "pairs" in dump.manifest.extra:
+        click.echo("  " + _pairs_sentence(facts))
     if facts["derived"]:
         click.echo("  ids, perhaps weights too, are derived from router logits: not what a router returned")
     own = [name for name in dump.samples.columns if name not in {"sample", "token_start", "n_tokens"}]
@@ -232,3 +242,11 @@ def _layers_sentence(dump: Dump, facts: Mapping[str, Any]) -> str:
     if facts["passive_experts"]:
         words += f"; {count(facts['passive_experts'], 'passive expert')} at the end"
     return words + ("; weights may be negative" if facts["signed_weights"] else "")
+
+
+def _pairs_sentence(facts: Mapping[str, Any]) -> str:
+    """Say which condition of a file of pairs it is, and enough of the file's checksum to tell files apart."""
+    condition, sha256 = facts["pairs_condition"], facts["pairs_sha256"]
+    if condition is None or sha256 is None:
+        return "the manifest's pairs is not an object of sha256 and condition; `moefps compare` refuses that"
+    return f"the {condition} condition of aligned pairs, the file with sha256 {sha256[:12]}"
