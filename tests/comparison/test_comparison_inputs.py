@@ -144,7 +144,7 @@ def test_a_folder_is_written_whole_and_never_over_something_else(world, tmp_path
     with pytest.raises(moefps.FileError, match="exists already"):
         moefps.compare(a, b, pairs, output=tmp_path / "out")
     found.write(tmp_path / "out", overwrite=True)
-    assert sorted(p.suffix for p in (tmp_path / "out" / "tables").iterdir()) == [".csv"] * 7
+    assert sorted(p.suffix for p in (tmp_path / "out" / "tables").iterdir()) == [".csv"] * 8
     (tmp_path / "mine").mkdir()
     with pytest.raises(moefps.FileError, match="is no comparison"):
         found.write(tmp_path / "mine", overwrite=True)

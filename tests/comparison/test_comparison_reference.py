@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 
 import moefps
@@ -72,13 +73,22 @@ def test_every_table_is_that_of_the_reference(tmp_path, world):
     for row, (first, last) in zip(found.leakage_vs_distance.to_dicts(), BINS, strict=True):
         assert (row["distance_min"], row["distance_max"]) == (first, None if math.isinf(last) else last)
         same(row, reference.distance_row(first, last))
-    for row in found.top_experts_by_layer.to_dicts():
+    for row in found.expert_usage.to_dicts():
         u, v = (x.sum(axis=0) / x.sum() for x in reference.usage("all", row["layer"]))
-        order = np.argsort(-np.round(abs(u - v), 12), kind="stable")
-        assert row["expert"] == order[row["rank"] - 1]
         resampled = [reference.delta("all", row["layer"], drawn)[row["expert"]] for drawn in reference.draws]
         lo, hi = np.quantile(resampled, [0.025, 0.975])
         same(row, {"u_a": u[row["expert"]], "delta_u": (u - v)[row["expert"]], "delta_u_lo": lo, "delta_u_hi": hi})
+    assert found.expert_usage.select("layer", "expert").rows() == [(0, e) for e in range(6)] + [
+        (1, e) for e in range(4)
+    ]
+    for row in found.top_experts_by_layer.to_dicts():
+        delta = reference.delta("all", row["layer"])
+        order = np.argsort(-np.round(abs(delta), 12), kind="stable")
+        assert row["expert"] == order[row["rank"] - 1]
+        own = found.expert_usage.row(
+            by_predicate=(pl.col("layer") == row["layer"]) & (pl.col("expert") == row["expert"])
+        )
+        assert tuple(row.values()) == (*own[:1], row["rank"], *own[1:])
     assert found.top_experts_global["delta_u"].abs().round(12).is_sorted(descending=True)
 
 
@@ -96,6 +106,4 @@ def test_tokens_of_one_condition_are_counted_and_their_usage_told(tmp_path):
 
 
 def _is(found, group):
-    import polars as pl
-
     return (pl.col("group") == group) & (pl.col("layer") == 0)

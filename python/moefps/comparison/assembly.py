@@ -10,7 +10,7 @@ import polars as pl
 
 from moefps.comparison.distances import distance_table
 from moefps.comparison.grouping import CANONICAL, TOOL
-from moefps.comparison.joint import MOST_EXPERTS, usage_row
+from moefps.comparison.joint import usage_row
 from moefps.comparison.leakage import leakage_by_layer, leakage_summary
 from moefps.comparison.measures import layer_table
 from moefps.comparison.result import Comparison
@@ -44,8 +44,10 @@ _JOINT_COLUMNS = tuple(
         [f"{measure}{weighted}{end}" for end in ("", "_lo", "_hi")] if measure == "usage_js" else [measure + weighted]
     )
 )
-_EXPERTS: dict[str, Any] = {"layer": pl.Int64, "rank": pl.Int64, "expert": pl.Int64}
-_EXPERTS |= dict.fromkeys(("u_a", "u_b", "delta_u", "delta_u_lo", "delta_u_hi"), pl.Float64)
+MOST_EXPERTS = 64
+"""Experts with the largest differences that are listed, of a layer or of all."""
+_USAGE: dict[str, Any] = {"layer": pl.Int64, "expert": pl.Int64}
+_USAGE |= dict.fromkeys(("u_a", "u_b", "delta_u", "delta_u_lo", "delta_u_hi"), pl.Float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +110,15 @@ def assemble(measured: Measured) -> Comparison:
     tables = {
         "layer_metrics": layer_table(measured.tokens, places, measured.taken),
         "layer_joint_metrics": _joint_table(measured, places),
-        "top_experts_by_layer": _experts_by_layer(measured.usage),
+        "expert_usage": _expert_usage(measured.usage),
         "tool_expert_leakage_by_layer": leakage_by_layer(measured.usage),
         "tool_expert_leakage_summary": leakage_summary(
             measured.usage, leaking, measured.n_experts, n_resamples=measured.n_resamples, seed=measured.seed
         ),
         "leakage_vs_distance": distance_table(measured.distances, measured.taken),
     }
-    tables["top_experts_global"] = _experts_of_all(tables["top_experts_by_layer"])
+    tables["top_experts_by_layer"] = _largest(tables["expert_usage"], of_each="layer")
+    tables["top_experts_global"] = _largest(tables["expert_usage"])
     return Comparison(**tables, summary=summarise(measured, tables))
 
 
@@ -158,20 +161,25 @@ def _one_sided(measured: Measured, place: int, layer: int) -> dict[str, float]:
     return row
 
 
-def _experts_by_layer(usage: Sequence[LayerUsage]) -> pl.DataFrame:
+def _expert_usage(usage: Sequence[LayerUsage]) -> pl.DataFrame:
+    """Make the table of experts: a row a layer and expert, of the layers where a token is compared."""
     parts = [
-        pl.DataFrame(
-            {"layer": layer, "rank": np.arange(1, len(found.experts["expert"]) + 1), **found.experts}, schema=_EXPERTS
-        )
+        pl.DataFrame({"layer": layer, "expert": np.arange(len(found.experts["u_a"])), **found.experts}, schema=_USAGE)
         for layer, found in enumerate(usage)
         if found.experts
     ]
-    frame = pl.concat(parts) if parts else pl.DataFrame(schema=_EXPERTS)
+    frame = pl.concat(parts) if parts else pl.DataFrame(schema=_USAGE)
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _experts_of_all(by_layer: pl.DataFrame) -> pl.DataFrame:
-    """Take the largest of all layers: they are among the largest of each."""
-    size = pl.col("delta_u").abs().round(12)
-    ranked = by_layer.sort(size, descending=True, maintain_order=True).head(MOST_EXPERTS)
-    return ranked.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+def _largest(experts: pl.DataFrame, *, of_each: str | None = None) -> pl.DataFrame:
+    """List the experts with the largest differences, of all or of each layer; of equal ones, the first."""
+    rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
+    return (
+        # Rounded, so that what is equal but for the last place keeps its order.
+        experts.sort(pl.col("delta_u").abs().round(12), descending=True, maintain_order=True)
+        .with_columns(rank=rank if of_each is None else rank.over(of_each))
+        .filter(pl.col("rank") <= MOST_EXPERTS)
+        .sort(*([] if of_each is None else [of_each]), "rank")
+        .select("layer", "rank", "expert", "u_a", "u_b", "delta_u", "delta_u_lo", "delta_u_hi")
+    )

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
     from moefps._typing import Float64Array
 
-__all__ = ["MOST_EXPERTS", "GroupUsage", "LayerUsage", "Resamples", "measure_layer", "usage_row"]
+__all__ = ["GroupUsage", "LayerUsage", "Resamples", "measure_layer", "usage_row"]
 
-MOST_EXPERTS = 64
-"""Experts with the largest differences that are listed, of a layer or of all."""
 _ENTRIES = 1 << 20
 """Shares that are resampled at a time."""
 
@@ -74,7 +72,8 @@ class LayerUsage:
     r : tuple of float
         Pearson's correlation of the two, and its interval; NaN where it is not defined.
     experts : dict of str to ndarray
-        The experts with the largest differences: ``expert``, ``u_a``, ``u_b``, ``delta_u`` and its interval.
+        All experts, ascending, of the group `whole`: ``u_a``, ``u_b``, ``delta_u``, ``delta_u_lo``, ``delta_u_hi``;
+        empty where it has no token.
     """
 
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -100,7 +99,7 @@ def measure_layer(
     wanted : sequence of str
         The groups to give a row of the joint table.
     whole : str
-        The group whose experts are listed.
+        The group whose experts are listed, all of them.
     leakage : tuple of str or None
         The two groups whose differences are correlated.
     draws : Resamples or None
@@ -111,7 +110,7 @@ def measure_layer(
         if name in groups:
             found.rows[name] = _joint(groups[name], draws)
     if whole in groups:
-        found.experts = _largest(groups[whole], draws)
+        found.experts = _experts(groups[whole], draws)
     if leakage is not None and all(name in groups for name in leakage):
         pair = [groups[name] for name in leakage]
         found.delta = np.stack([_delta(*_totals(group.counts)) for group in pair])
@@ -148,22 +147,14 @@ def _joint(group: GroupUsage, draws: Resamples | None) -> dict[str, float]:
     return row
 
 
-def _largest(group: GroupUsage, draws: Resamples | None) -> dict[str, npt.NDArray[Any]]:
-    """List the experts with the largest differences; of equal ones, the lowest first."""
+def _experts(group: GroupUsage, draws: Resamples | None) -> dict[str, npt.NDArray[Any]]:
+    """Give the usage of every expert, and how it differs."""
     u, v = _totals(group.counts)
-    # Rounded, so that what is equal but for the last place keeps the order of experts.
-    expert = np.argsort(-np.round(np.abs(u - v), 12), kind="stable")[:MOST_EXPERTS]
-    lo = hi = np.full(len(expert), np.nan)
+    lo = hi = np.full(len(u), np.nan)
     if draws is not None and not group.alone:
-        sides = group.counts
-
-        def chosen(taken: Float64Array) -> Float64Array:
-            one, other = _resampled(taken, sides)
-            return one[:, expert] - other[:, expert]
-
-        lo, hi = percentile_interval(_in_chunks(draws.taken, chosen))
-    found = {"expert": expert, "u_a": u[expert], "u_b": v[expert], "delta_u": (u - v)[expert]}
-    return {**found, "delta_u_lo": lo, "delta_u_hi": hi}
+        resampled = _in_chunks(draws.taken, lambda taken: _delta(*_resampled(taken, group.counts)))
+        lo, hi = percentile_interval(resampled)
+    return {"u_a": u, "u_b": v, "delta_u": u - v, "delta_u_lo": lo, "delta_u_hi": hi}
 
 
 def _correlate(delta: Float64Array, pair: Sequence[GroupUsage], draws: Resamples | None) -> tuple[float, float, float]:
