@@ -19,6 +19,7 @@ TABLES = {
     "tool_expert_leakage_by_layer",
     "tool_expert_leakage_summary",
     "leakage_vs_distance",
+    "expert_usage",
 }
 OWN = Path(__file__).resolve().parents[1] / "data" / "pairs"
 

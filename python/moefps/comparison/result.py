@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -21,7 +21,7 @@ __all__ = ["TABLES", "Comparison"]
 
 TABLES = (
     *("layer_metrics", "layer_joint_metrics", "top_experts_by_layer", "top_experts_global"),
-    *("tool_expert_leakage_by_layer", "tool_expert_leakage_summary", "leakage_vs_distance"),
+    *("tool_expert_leakage_by_layer", "tool_expert_leakage_summary", "leakage_vs_distance", "expert_usage"),
 )
 
 
@@ -54,6 +54,9 @@ class Comparison:
     leakage_vs_distance : polars.DataFrame
         A row a bin of distances to the last tool response: ``distance_min``, ``distance_max``, ``count``, ``tv``,
         ``jaccard``.
+    expert_usage : polars.DataFrame
+        A row a layer and expert, passive ones left out: the usage ``u_a``, ``u_b`` and ``delta_u``, of all tokens. A
+        layer where nothing is compared has no row.
     summary : dict
         What stands out, and how it was measured.
     """
@@ -66,6 +69,7 @@ class Comparison:
     tool_expert_leakage_summary: pl.DataFrame
     leakage_vs_distance: pl.DataFrame
     summary: Mapping[str, Any]
+    expert_usage: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -77,8 +81,15 @@ class Comparison:
         """What was found, in words, as Markdown."""
         return describe(self.summary)
 
-    def write(self, path: PathLike, *, file_format: TableFormat = "csv", overwrite: bool = False) -> Path:
-        """Write a folder of ``tables/``, ``summary.json`` and ``findings.md``.
+    def write(
+        self,
+        path: PathLike,
+        *,
+        file_format: TableFormat = "csv",
+        figures: Mapping[str, bytes] | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a folder of ``tables/``, ``summary.json``, ``findings.md`` and, where there are any, ``figures/``.
 
         Parameters
         ----------
@@ -86,6 +97,8 @@ class Comparison:
             The folder.
         file_format : {"csv", "parquet"}
             Of the tables.
+        figures : mapping of str to bytes, optional
+            Files for ``figures/``, by name.
         overwrite : bool
             True replaces a folder that was written so before.
 
@@ -96,11 +109,19 @@ class Comparison:
 
         Raises
         ------
+        ArgumentError
+            A figure has no plain name, or the format is another.
         FileError
-            The folder exists, or cannot be written; nothing is left then.
+            The folder exists, or cannot be written; nothing is left then, and what was there before stays.
         """
         return write_comparison_folder(
-            path, self.tables, self.summary, self.findings, file_format=file_format, overwrite=overwrite
+            path,
+            self.tables,
+            self.summary,
+            self.findings,
+            figures=figures,
+            file_format=file_format,
+            overwrite=overwrite,
         )
 
     def __repr__(self) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from contextlib import suppress
+import re
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from moefps.errors import FileError
-from moefps.io.atomic import file_error
+from moefps.errors import ArgumentError
+from moefps.io.folders import FolderKind, atomic_folder, check_folder
+from moefps.io.table_folders import json_bytes
 from moefps.io.tables import table_bytes
 
 if TYPE_CHECKING:
@@ -22,45 +20,20 @@ if TYPE_CHECKING:
     from moefps._typing import PathLike
     from moefps.io.tables import TableFormat
 
-__all__ = ["FINDINGS", "SUMMARY", "check_comparison_folder", "write_comparison_folder"]
+__all__ = ["FIGURE_FOLDER", "FINDINGS", "SUMMARY", "TABLE_FOLDER", "check_comparison_folder", "write_comparison_folder"]
 
 SUMMARY = "summary.json"
 FINDINGS = "findings.md"
-_TABLES = "tables"
+TABLE_FOLDER = "tables"
+FIGURE_FOLDER = "figures"
+
+_COMPARISON = FolderKind("comparison", (SUMMARY, TABLE_FOLDER), (FINDINGS, FIGURE_FOLDER))
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def check_comparison_folder(path: PathLike, *, overwrite: bool = False) -> Path:
-    """Check, before any work is done, that a comparison can be written.
-
-    Parameters
-    ----------
-    path : path
-        Where the folder is to be.
-    overwrite : bool
-        True accepts a folder that holds a comparison.
-
-    Returns
-    -------
-    Path
-        The path with symbolic links followed.
-
-    Raises
-    ------
-    FileError
-        The folder around it is missing or not writable; or it exists, and `overwrite` is False or it holds something
-        else, which is never replaced.
-    """
-    name, target = os.fspath(path), Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise FileError(f"{name}: the folder {target.parent} does not exist")
-    if os.path.lexists(target):
-        if not overwrite:
-            raise FileError(f"{name}: exists already, pass --overwrite to replace it")
-        if not (target / SUMMARY).is_file() or not (target / _TABLES).is_dir():
-            raise FileError(f"{name}: is no comparison (it has no {SUMMARY} beside {_TABLES}), so it is not replaced")
-    if not os.access(target.parent, os.W_OK):
-        raise FileError(f"{name}: the folder {target.parent} is not writable")
-    return target
+    """Check, before any work is done, that a comparison can be written: as `check_folder` does."""
+    return check_folder(path, _COMPARISON, overwrite=overwrite)
 
 
 def write_comparison_folder(
@@ -69,38 +42,35 @@ def write_comparison_folder(
     summary: Mapping[str, Any],
     findings: str,
     *,
+    figures: Mapping[str, bytes] | None = None,
     file_format: TableFormat = "csv",
     overwrite: bool = False,
 ) -> Path:
-    """Write tables, summary and findings.
+    """Write tables, summary, findings and figures.
 
     Raises
     ------
+    ArgumentError
+        A figure has no plain name or is no bytes, or the format is another.
     FileError
-        As `check_comparison_folder`, or the disk is full; nothing is left then, and what was there before stays.
+        As `atomic_folder`; nothing is left then, and what was there before stays.
     """
-    target = check_comparison_folder(path, overwrite=overwrite)
-    temporary, before = (target.with_name(f".{target.name[:40]}.{token_hex(4)}.{word}") for word in ("part", "old"))
-    try:
-        (temporary / _TABLES).mkdir(parents=True)
+    if file_format not in {"csv", "parquet"}:
+        raise ArgumentError(f"file_format: {file_format!r}; accepted: 'csv', 'parquet'")
+    drawn: dict[Any, Any] = dict(figures or {})
+    for name, data in drawn.items():
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+            raise ArgumentError(f"figures: the name {name!r}; accepted: plain names of files, such as tv_curve.png")
+        if not isinstance(data, bytes):
+            raise ArgumentError(f"figures: {name} is a {type(data).__name__}; accepted: bytes")
+    with atomic_folder(path, _COMPARISON, overwrite=overwrite) as folder:
+        (folder / TABLE_FOLDER).mkdir()
         for name, table in tables.items():
-            (temporary / _TABLES / f"{name}.{file_format}").write_bytes(table_bytes(table, file_format))
-        text = json.dumps(dict(summary), indent=2, ensure_ascii=False, allow_nan=False)
-        (temporary / SUMMARY).write_text(text + "\n", encoding="utf-8")
-        (temporary / FINDINGS).write_text(findings, encoding="utf-8")
-        if target.exists():
-            target.rename(before)
-        try:
-            temporary.rename(target)
-        except BaseException:
-            if before.exists():
-                before.rename(target)
-            raise
-    except OSError as error:
-        raise file_error(path, error) from error
-    finally:
-        for left in (temporary, before):
-            if left.exists():
-                with suppress(OSError):
-                    shutil.rmtree(left)
-    return target
+            (folder / TABLE_FOLDER / f"{name}.{file_format}").write_bytes(table_bytes(table, file_format))
+        (folder / SUMMARY).write_bytes(json_bytes(summary))
+        (folder / FINDINGS).write_bytes(findings.encode())
+        if drawn:
+            (folder / FIGURE_FOLDER).mkdir()
+        for name, data in drawn.items():
+            (folder / FIGURE_FOLDER / name).write_bytes(data)
+    return Path(os.path.realpath(path))

@@ -20,7 +20,7 @@ from moefps.errors import FileError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["atomic_file", "check_destination", "file_error", "human_bytes"]
+__all__ = ["atomic_file", "check_destination", "file_error", "human_bytes", "temporary_name"]
 
 _FULL = {
     errno.ENOSPC: "disk full",
@@ -60,7 +60,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
     b'whole'
     """
     target = check_destination(path, overwrite=overwrite)
-    temporary = _temporary_name(target)
+    temporary = temporary_name(target)
     try:
         with open(_create(temporary), "wb") as file:
             yield file
@@ -114,7 +114,7 @@ def check_destination(
             if not overwrite:
                 raise FileError(f"{os.fspath(path)}: exists already, pass --overwrite to replace it")
         # Permission bits say little (root, read-only mounts, access lists): only trying tells.
-        probe = _temporary_name(target)
+        probe = temporary_name(target)
         os.close(_create(probe))
         probe.unlink()
         if needed_bytes is not None:
@@ -157,7 +157,8 @@ def human_bytes(n_bytes: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
 
 
-def _temporary_name(target: Path) -> Path:
+def temporary_name(target: Path) -> Path:
+    """Give a name beside `target` that nothing has, for what is not whole yet."""
     # The start of the name is enough to recognise it, and keeps within the 255 bytes that a name may have.
     return target.with_name(f".{target.name[:40]}.{token_hex(4)}.tmp")
 

@@ -10,12 +10,12 @@ import stat
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, NamedTuple
 
 from moefps.errors import DumpError, FileError
-from moefps.io.atomic import file_error
+from moefps.io.atomic import file_error, temporary_name
 from moefps.io.dump.manifest import ARRAYS, Manifest, parse_manifest
+from moefps.io.folders import put_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +182,7 @@ def new_folder(place: Destination, name: str, *, overwrite: bool) -> Iterator[Pa
     """
     if place.manifest is not None:
         _check_replaceable(place, name, overwrite=overwrite)
-    temporary = place.path.with_name(f".{place.path.name[:40]}.{token_hex(4)}.tmp")
+    temporary = temporary_name(place.path)
     try:
         temporary.mkdir()
         yield temporary
@@ -292,11 +292,4 @@ def _put_in_place(temporary: Path, place: Destination, name: str) -> None:
         if (place.path / WRITING).is_dir():
             lock = FolderLock(place.path, name)
             stack.callback(lock.release)
-        old = temporary.with_name(temporary.name + ".old")
-        place.path.rename(old)
-        try:
-            temporary.rename(place.path)
-        except OSError:
-            old.rename(place.path)
-            raise
-    shutil.rmtree(old, ignore_errors=True)
+        put_in_place(temporary, place.path)
