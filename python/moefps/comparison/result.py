@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -68,8 +68,8 @@ class Comparison:
     tool_expert_leakage_by_layer: pl.DataFrame
     tool_expert_leakage_summary: pl.DataFrame
     leakage_vs_distance: pl.DataFrame
+    expert_usage: pl.DataFrame
     summary: Mapping[str, Any]
-    expert_usage: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
