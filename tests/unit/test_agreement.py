@@ -225,8 +225,8 @@ def test_arguments():
     refused(moefps.DataError, call(top_k=[2, 1, 2]), "ids_a", "row 0", "layer 1", "slot 1", "1 slots")
     refused(moefps.ArgumentError, call((ids, None), (ids, None), require_shares=True), "require_shares", "weights")
     refused(moefps.ArgumentError, call(layers=[3]), "layers", "3", "0 to 2")
-    refused(moefps.ArgumentError, call(layers=[0, 0]), "layers", "twice")
-    refused(moefps.ShapeError, call(layers=[]), "layers", "at least one")
+    refused(moefps.ArgumentError, call(layers=[0, 0]), "layers", "each once")
+    refused(moefps.ArgumentError, call(layers=[]), "layers", "each once")
     refused(moefps.ArgumentError, call(n_threads=0), "n_threads", "0")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from moefps._core import simd_levels
-from moefps.kernels._arguments import check_count, check_fingerprints, check_seed
+from moefps.kernels._arguments import check_count, check_fingerprints, check_layer_numbers, check_seed, is_real
+from moefps.kernels._traces import SCORINGS
 from moefps.kernels.activations import (
     Activation,
     ActivationSums,
@@ -21,6 +22,7 @@ from moefps.kernels.picking import Picks, cover_radii, pick_from_distances, pick
 from moefps.kernels.segments import SegmentCounts, VocabularyCounts, count_segments, count_vocabulary
 
 __all__ = [
+    "SCORINGS",
     "Activation",
     "ActivationSums",
     "ChoiceSums",
@@ -32,6 +34,7 @@ __all__ = [
     "check_activations",
     "check_count",
     "check_fingerprints",
+    "check_layer_numbers",
     "check_seed",
     "check_threshold",
     "compare_choices",
@@ -40,6 +43,7 @@ __all__ = [
     "count_vocabulary",
     "cover_radii",
     "find_neighbours",
+    "is_real",
     "mean_distances",
     "pick_from_distances",
     "pick_from_fingerprints",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -142,6 +143,26 @@ def check_count(name: str, value: Any, accepted: str) -> int:
     if number is None:
         raise ArgumentError(f"{name}: {value!r}; accepted: {accepted}")
     return number
+
+
+def check_layer_numbers(layers: Any, n_layers: int) -> list[int]:
+    """Return which layers are meant, of a number or several; None means all of them, in order."""
+    if layers is None:
+        return list(range(n_layers))
+    accepted = f"integers of 0 to {n_layers - 1}, each once"
+    given = [layers] if isinstance(layers, int | np.integer) else layers
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+        raise ArgumentError(f"layers: {layers!r}; accepted: {accepted}")
+    found = [check_count("layers", number, accepted) for number in given]
+    wrong = next((n for n in found if not 0 <= n < n_layers), None)
+    if wrong is not None or not found or len(set(found)) < len(found):
+        raise ArgumentError(f"layers: {found if wrong is None else wrong}; accepted: {accepted}")
+    return found
+
+
+def is_real(value: Any) -> bool:
+    """Say whether something is a real number, not True or False."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def check_threads(n_threads: int | None) -> int | None:

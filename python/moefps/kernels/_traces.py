@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from moefps.kernels._arguments import check_count
 MOST_EXPERTS = 2**15 - 1
 MOST_GROUPS = 2**32 - 1
 
+SCORINGS = ("softmax", "sigmoid", "softmax_topk", "sqrt_softplus", "probabilities", "hash", "other")
+"""How a router turns logits into scores, as a dump's layers say it; ``other`` tells no full distribution."""
 
-def check_ids(array: Any) -> npt.NDArray[np.int16]:
+
+def check_ids(array: Any, name: str = "expert_ids") -> npt.NDArray[np.int16]:
     """Return chosen experts, [T, L, k]."""
-    found = check_layout("expert_ids", array, (np.dtype(np.int16),))
+    found = check_layout(name, array, (np.dtype(np.int16),))
     if found.ndim != 3 or 0 in found.shape[1:]:
-        raise ShapeError(f"expert_ids: shape {found.shape}; accepted: [T, L, k], of at least 1 layer and 1 slot")
+        raise ShapeError(f"{name}: shape {found.shape}; accepted: [T, L, k], of at least 1 layer and 1 slot")
     return found
 
 
@@ -60,6 +64,48 @@ def by_layer(name: str, value: Any, n_layers: int, least: int, most: int) -> lis
         if not least <= number <= most:
             raise ArgumentError(f"{name}: {number} in layer {layer}; accepted: {least} to {most}")
     return numbers
+
+
+def check_experts(n_experts: Any, passive_experts: Any, n_layers: int) -> tuple[list[int], list[int]]:
+    """Return how many experts each layer has, and how many of them are passive."""
+    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
+    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
+    for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
+        if idle >= n:
+            raise ArgumentError(
+                f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
+            )
+    return experts, passive
+
+
+def check_slots(top_k: Any, n_layers: int, slots: int) -> list[int]:
+    """Return how many of an array's slots each layer has: all of them, where nothing is said."""
+    return by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots)
+
+
+def check_logits(array: Any, rows: tuple[int, int], n_experts: int) -> npt.NDArray[Any]:
+    """Return logits of the rows of the chosen experts, [T, L, E]."""
+    found = check_layout("router_logits", array, (np.dtype(np.float16), np.dtype(np.float32)))
+    if found.ndim != 3 or found.shape[:2] != rows or found.shape[2] < n_experts:
+        raise ShapeError(
+            f"router_logits: shape {found.shape}; accepted: ({rows[0]}, {rows[1]}, E), as expert_ids has it, of at "
+            f"least {n_experts} experts"
+        )
+    return found
+
+
+def check_scoring(scoring: Any, n_layers: int) -> list[str]:
+    """Return how each layer's logits become scores, of a word for all or one for each."""
+    given: Any = [scoring] * n_layers if isinstance(scoring, str) else scoring
+    if not isinstance(given, Sequence | np.ndarray):
+        raise ArgumentError(f"scoring: {scoring!r}; accepted: one for all, or one for each of {n_layers} layers")
+    names = list(given)
+    if len(names) != n_layers:
+        raise ShapeError(f"scoring: {len(names)} of them; accepted: one for all, or one for each of {n_layers} layers")
+    for layer, name in enumerate(names):
+        if not isinstance(name, str) or name not in SCORINGS:
+            raise ArgumentError(f"scoring: {name!r} in layer {layer}; accepted: {', '.join(SCORINGS)}")
+    return names
 
 
 def check_signs(value: Any, n_layers: int) -> list[bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +13,25 @@ import numpy.typing as npt
 from moefps import _core
 from moefps._progress import progress_callback
 from moefps._typing import Float64Array, FloatArray, IndexArray, Progress
-from moefps.errors import ArgumentError, DtypeError, ShapeError
-from moefps.kernels._arguments import check_count, check_float_array, check_threads
-from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_groups, check_ids, check_signs, check_weights
+from moefps.errors import ArgumentError, ShapeError
+from moefps.kernels._arguments import check_count, check_float_array, check_layer_numbers, check_threads, is_real
+from moefps.kernels._merging import add_up
+from moefps.kernels._traces import (
+    MOST_EXPERTS,
+    SCORINGS,
+    check_experts,
+    check_groups,
+    check_ids,
+    check_logits,
+    check_scoring,
+    check_signs,
+    check_slots,
+    check_weights,
+)
 
 Activation: TypeAlias = Literal["weights", "renormalized", "probs"]
 
 _KINDS = ("weights", "renormalized", "probs")
-_SCORINGS = ("softmax", "softmax_topk", "sigmoid", "sqrt_softplus", "hash", "probabilities")
 _MOST_BINS = 10_000
 _LAYOUT = ("layers", "n_experts", "threshold", "highest")
 
@@ -100,21 +110,7 @@ class ActivationSums:
     def __add__(self, other: object) -> ActivationSums:
         if not isinstance(other, ActivationSums):
             return NotImplemented
-        merged: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            name, ours, theirs = field.name, getattr(self, field.name), getattr(other, field.name)
-            if np.shape(ours) != np.shape(theirs):
-                raise ShapeError(
-                    f"sums: {name} of shapes {np.shape(ours)} and {np.shape(theirs)}; accepted: sums of one layout"
-                )
-            if name in _LAYOUT:
-                if np.any(ours != theirs):
-                    found = f"{np.asarray(ours).tolist()} and {np.asarray(theirs).tolist()}"
-                    raise ArgumentError(f"sums: {name} {found}; accepted: sums of one layout")
-                merged[name] = ours
-            else:
-                merged[name] = np.maximum(ours, theirs) if name == "maxima" else ours + theirs
-        return ActivationSums(**merged)
+        return add_up("sums", self, other, layout=_LAYOUT, largest=("maxima",))
 
 
 def sum_activations(
@@ -207,16 +203,12 @@ def sum_activations(
     n_tokens, n_layers, slots = ids.shape
     if activation not in _KINDS:
         raise ArgumentError(f"activation: {activation!r}; accepted: 'weights', 'renormalized', 'probs'")
-    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
-    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
-    for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
-        if idle >= n:
-            raise ArgumentError(
-                f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
-            )
-    chosen = _check_layers(layers, n_layers)
+    experts, passive = check_experts(n_experts, passive_experts, n_layers)
+    chosen = check_layer_numbers(layers, n_layers)
     if activation == "probs":
-        numbers = _check_logits(router_logits, (n_tokens, n_layers), max(experts))
+        if router_logits is None:
+            raise ArgumentError("router_logits: None; accepted: logits, for activation='probs'")
+        numbers: FloatArray = check_logits(router_logits, (n_tokens, n_layers), max(experts))
     elif expert_weights is None:
         raise ArgumentError(f"expert_weights: None; accepted: weights, for activation={activation!r}")
     else:
@@ -229,7 +221,7 @@ def sum_activations(
         layers=chosen,
         n_experts=experts,
         passive_experts=passive,
-        top_k=by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
+        top_k=check_slots(top_k, n_layers, slots),
         signed_weights=check_signs(signed_weights, n_layers),
         scoring=_check_scoring(scoring, n_layers, chosen) if activation == "probs" else ["probabilities"] * n_layers,
         groups=group_ids,
@@ -321,7 +313,7 @@ def check_threshold(threshold: float, below: float | None) -> float:
     """
     accepted = "a number from 0 on" if below is None else f"a number from 0 to below {below:g}"
     message = f"threshold: {threshold!r}; accepted: {accepted}, of which 0.01 to 0.3 are mostly of use"
-    if not _is_number(threshold):
+    if not is_real(threshold):
         raise ArgumentError(message)
     found = float(threshold)
     if not math.isfinite(found) or found < 0 or (below is not None and found >= below):
@@ -357,43 +349,14 @@ def _sum(request: Request, n_threads: int | None, progress: Progress) -> Activat
     return ActivationSums(chosen, active[chosen], given, request.highest, **found)
 
 
-def _check_layers(layers: Sequence[int] | None, n_layers: int) -> list[int]:
-    if layers is None:
-        return list(range(n_layers))
-    accepted = f"accepted: different numbers of 0 to {n_layers - 1}"
-    chosen = [check_count("layers", layer, accepted.removeprefix("accepted: ")) for layer in layers]
-    wrong = next((layer for layer in chosen if not 0 <= layer < n_layers), None)
-    if wrong is not None or len(set(chosen)) < len(chosen) or not chosen:
-        found = "is empty" if not chosen else f"{wrong}" if wrong is not None else "the same layer twice"
-        raise ArgumentError(f"layers: {found}; {accepted}")
-    return chosen
-
-
-def _check_logits(array: npt.NDArray[Any] | None, leading: tuple[int, int], most_experts: int) -> npt.NDArray[Any]:
-    if array is None:
-        raise ArgumentError("router_logits: None; accepted: logits, for activation='probs'")
-    found = check_float_array("router_logits", array)
-    if found.dtype == np.float64:
-        raise DtypeError("router_logits: dtype float64; accepted: float16, float32")
-    if found.ndim != 3 or found.shape[:2] != leading or found.shape[2] < most_experts:
-        raise ShapeError(
-            f"router_logits: shape {found.shape}; accepted: ({leading[0]}, {leading[1]}, at least {most_experts})"
-        )
-    return found
-
-
 def _check_scoring(scoring: str | Sequence[str] | None, n_layers: int, chosen: list[int]) -> list[str]:
+    accepted = f"accepted for activation='probs': {', '.join(name for name in SCORINGS if name != 'other')}"
     if scoring is None:
-        raise ArgumentError(f"scoring: None; accepted for activation='probs': {', '.join(_SCORINGS)}")
-    words = [scoring] * n_layers if isinstance(scoring, str) else list(scoring)
-    if len(words) != n_layers:
-        raise ShapeError(f"scoring: {len(words)} words; accepted: one, or one for each of {n_layers} layers")
+        raise ArgumentError(f"scoring: None; {accepted}")
+    words = check_scoring(scoring, n_layers)
     for layer in chosen:
-        if words[layer] not in _SCORINGS:
-            raise ArgumentError(
-                f"scoring: {words[layer]!r} of layer {layer} tells no full distribution; "
-                f"accepted: {', '.join(_SCORINGS)}"
-            )
+        if words[layer] == "other":
+            raise ArgumentError(f"scoring: 'other' of layer {layer} tells no full distribution; {accepted}")
     return words
 
 
@@ -405,10 +368,6 @@ def _check_bins(n_bins: int) -> int:
 
 
 def _check_highest(highest: float) -> float:
-    if _is_number(highest) and math.isfinite(highest) and highest > 0:
+    if is_real(highest) and math.isfinite(highest) and highest > 0:
         return float(highest)
     raise ArgumentError(f"highest: {highest!r}; accepted: a number above 0")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +13,17 @@ from moefps import _core
 from moefps._progress import progress_callback
 from moefps._typing import Float64Array, IndexArray, Progress
 from moefps.errors import ArgumentError, DtypeError, ShapeError
-from moefps.kernels._arguments import check_threads
-from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_groups, check_integers, check_layout, check_signs
+from moefps.kernels._arguments import check_layer_numbers, check_threads
+from moefps.kernels._merging import add_up
+from moefps.kernels._traces import (
+    check_experts,
+    check_groups,
+    check_ids,
+    check_integers,
+    check_layout,
+    check_signs,
+    check_slots,
+)
 
 _LAYOUT = ("n_experts", "top_k")
 
@@ -125,24 +133,7 @@ class ChoiceSums:
     def __add__(self, other: object) -> ChoiceSums:
         if not isinstance(other, ChoiceSums):
             return NotImplemented
-        merged: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            if (ours is None) != (theirs is None):
-                raise ArgumentError(f"sums: only one of the two has {field.name}; accepted: sums of the same kind")
-            if ours is not None and ours.shape != theirs.shape:
-                raise ShapeError(
-                    f"sums: {field.name} of shapes {ours.shape} and {theirs.shape}; accepted: sums of one layout"
-                )
-            if field.name not in _LAYOUT:
-                merged[field.name] = None if ours is None else ours + theirs
-            elif (ours != theirs).any():
-                raise ArgumentError(
-                    f"sums: {field.name} {ours.tolist()} and {theirs.tolist()}; accepted: sums of one layout"
-                )
-            else:
-                merged[field.name] = ours
-        return ChoiceSums(**merged)
+        return add_up("sums", self, other, layout=_LAYOUT)
 
 
 def compare_choices(
@@ -227,30 +218,24 @@ def compare_choices(
     >>> sums.common_experts, sums.equal_sets, sums.tv_sums
     (array([3]), array([1]), array([0.5]))
     """
-    ids = _check_ids("ids_a", ids_a), _check_ids("ids_b", ids_b)
+    ids = check_ids(ids_a, "ids_a"), check_ids(ids_b, "ids_b")
     n_layers, slots = ids[0].shape[1:]
     if ids[0].shape[1:] != ids[1].shape[1:]:
         raise ShapeError(f"ids_b: shape {ids[1].shape}; accepted: [Tb, {n_layers}, {slots}], as ids_a has it")
     weights = _check_both_weights(weights_a, weights_b, ids)
     rows = _check_rows("rows_a", rows_a), _check_rows("rows_b", rows_b)
     n_pairs = _count_pairs(ids, rows)
-    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
-    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
-    for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
-        if idle >= n:
-            raise ArgumentError(
-                f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
-            )
+    experts, passive = check_experts(n_experts, passive_experts, n_layers)
     if require_shares and weights[0] is None:
         raise ArgumentError("require_shares: True without weights; accepted: False, or True with weights")
     group_ids, group_count = check_groups(groups, n_groups, n_pairs)
-    chosen = _check_layers(layers, n_layers)
+    chosen = check_layer_numbers(layers, n_layers)
     comparison = Comparison(
         Side(ids[0], weights[0], rows[0]),
         Side(ids[1], weights[1], rows[1]),
         experts,
         passive,
-        by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
+        check_slots(top_k, n_layers, slots),
         check_signs(signed_weights, n_layers),
         chosen,
         group_ids,
@@ -265,13 +250,6 @@ def compare_choices(
         found = {name: array[0] for name, array in found.items()}
     active = np.array(experts, dtype=np.int64) - np.array(passive, dtype=np.int64)
     return ChoiceSums(n_experts=active[chosen], top_k=np.array(comparison.top_k, dtype=np.int64)[chosen], **found)
-
-
-def _check_ids(name: str, array: Any) -> npt.NDArray[np.int16]:
-    found = check_layout(name, array, (np.dtype(np.int16),))
-    if found.ndim != 3 or 0 in found.shape[1:]:
-        raise ShapeError(f"{name}: shape {found.shape}; accepted: [T, L, k], of at least 1 layer and 1 slot")
-    return found
 
 
 def _check_both_weights(
@@ -310,18 +288,3 @@ def _count_pairs(ids: tuple[npt.NDArray[np.int16], ...], rows: tuple[IndexArray 
             f"{names[1]}: {counts[1]} pairs, {names[0]} has {counts[0]}; accepted: as many, or rows_a and rows_b"
         )
     return counts[0]
-
-
-def _check_layers(layers: Sequence[int] | None, n_layers: int) -> list[int]:
-    if layers is None:
-        return list(range(n_layers))
-    found = check_integers("layers", layers)
-    if found.ndim != 1 or not found.size:
-        raise ShapeError(f"layers: shape {found.shape}; accepted: numbers of at least one layer")
-    numbers: list[int] = found.tolist()
-    for number in numbers:
-        if not 0 <= number < n_layers:
-            raise ArgumentError(f"layers: {number}; accepted: 0 to {n_layers - 1}")
-    if len(set(numbers)) < len(numbers):
-        raise ArgumentError(f"layers: {numbers}, the same layer twice; accepted: each layer once")
-    return numbers

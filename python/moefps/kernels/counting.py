@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -14,14 +13,15 @@ from moefps._progress import progress_callback
 from moefps._typing import Float64Array, IndexArray, Progress
 from moefps.errors import ArgumentError, ShapeError
 from moefps.kernels._arguments import check_threads
+from moefps.kernels._merging import add_up
 from moefps.kernels._traces import (
-    MOST_EXPERTS,
-    by_layer,
+    check_experts,
     check_flags,
     check_groups,
     check_ids,
     check_integers,
     check_signs,
+    check_slots,
     check_weights,
 )
 
@@ -146,24 +146,7 @@ class RoutingCounts:
     def __add__(self, other: object) -> RoutingCounts:
         if not isinstance(other, RoutingCounts):
             return NotImplemented
-        merged: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            if (ours is None) != (theirs is None):
-                raise ArgumentError(f"counts: only one of the two has {field.name}; accepted: counts of the same kind")
-            if ours is not None and ours.shape != theirs.shape:
-                raise ShapeError(
-                    f"counts: {field.name} of shapes {ours.shape} and {theirs.shape}; accepted: counts of one layout"
-                )
-            if field.name not in _LAYOUT:
-                merged[field.name] = None if ours is None else ours + theirs
-            elif (ours != theirs).any():
-                raise ArgumentError(
-                    f"counts: {field.name} {ours.tolist()} and {theirs.tolist()}; accepted: counts of one layout"
-                )
-            else:
-                merged[field.name] = ours
-        return RoutingCounts(**merged)
+        return add_up("counts", self, other, layout=_LAYOUT)
 
 
 def count_routing(
@@ -241,13 +224,7 @@ def count_routing(
     ids = check_ids(expert_ids)
     n_tokens, n_layers, slots = ids.shape
     weights = None if expert_weights is None else check_weights(expert_weights, ids.shape)
-    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
-    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
-    for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
-        if idle >= n:
-            raise ArgumentError(
-                f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
-            )
+    experts, passive = check_experts(n_experts, passive_experts, n_layers)
     group_ids, group_count = check_groups(groups, n_groups, n_tokens)
     if coactivation not in ("none", "whole", "groups"):
         raise ArgumentError(f"coactivation: {coactivation!r}; accepted: 'whole', 'groups', 'none'")
@@ -258,7 +235,7 @@ def count_routing(
         weights,
         experts,
         passive,
-        by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
+        check_slots(top_k, n_layers, slots),
         check_signs(signed_weights, n_layers),
         None if follows is None else check_flags("follows", follows, n_tokens),
         group_ids,

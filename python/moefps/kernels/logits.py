@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,12 +12,11 @@ import numpy.typing as npt
 from moefps import _core
 from moefps._progress import progress_callback
 from moefps._typing import Float64Array, IndexArray, Progress
-from moefps.errors import ArgumentError, ShapeError
 from moefps.kernels._arguments import check_threads
-from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_groups, check_ids, check_layout
+from moefps.kernels._merging import add_up
+from moefps.kernels._traces import check_experts, check_groups, check_ids, check_logits, check_scoring, check_slots
 
-# Those of a dump's layers.
-_SCORINGS = ("softmax", "sigmoid", "softmax_topk", "sqrt_softplus", "probabilities", "hash", "other")
+_LAYOUT = ("n_experts", "scoring")
 
 
 class LogitTrace(NamedTuple):
@@ -89,18 +87,7 @@ class LogitSums:
     def __add__(self, other: object) -> LogitSums:
         if not isinstance(other, LogitSums):
             return NotImplemented
-        ours, theirs = self.n_experts.tolist(), other.n_experts.tolist()
-        if ours != theirs:
-            raise ArgumentError(f"sums: n_experts {ours} and {theirs}; accepted: sums of one layout")
-        if self.scoring != other.scoring:
-            raise ArgumentError(f"sums: scoring {self.scoring} and {other.scoring}; accepted: sums of one layout")
-        if self.tokens.shape != other.tokens.shape:
-            raise ShapeError(
-                f"sums: tokens of shapes {self.tokens.shape} and {other.tokens.shape}; accepted: sums of one layout"
-            )
-        names = [field.name for field in dataclasses.fields(self)[2:]]
-        added = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return LogitSums(self.n_experts, self.scoring, **added)
+        return add_up("sums", self, other, layout=_LAYOUT)
 
 
 def sum_logits(
@@ -181,21 +168,15 @@ def sum_logits(
     """
     ids = check_ids(expert_ids)
     n_tokens, n_layers, slots = ids.shape
-    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
-    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
-    for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
-        if idle >= n:
-            raise ArgumentError(
-                f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
-            )
+    experts, passive = check_experts(n_experts, passive_experts, n_layers)
     group_ids, group_count = check_groups(groups, n_groups, n_tokens)
     trace = LogitTrace(
         ids,
-        _check_logits(router_logits, (n_tokens, n_layers), max(experts)),
+        check_logits(router_logits, (n_tokens, n_layers), max(experts)),
         experts,
         passive,
-        by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots),
-        _check_scoring(scoring, n_layers),
+        check_slots(top_k, n_layers, slots),
+        check_scoring(scoring, n_layers),
         group_ids,
         group_count,
     )
@@ -206,26 +187,3 @@ def sum_logits(
         found = {name: array[0] for name, array in found.items()}
     active = np.array(experts, dtype=np.int64) - np.array(passive, dtype=np.int64)
     return LogitSums(active, tuple(trace.scoring), **found)
-
-
-def _check_logits(array: Any, rows: tuple[int, int], n_experts: int) -> npt.NDArray[Any]:
-    found = check_layout("router_logits", array, (np.dtype(np.float16), np.dtype(np.float32)))
-    if found.ndim != 3 or found.shape[:2] != rows or found.shape[2] < n_experts:
-        raise ShapeError(
-            f"router_logits: shape {found.shape}; accepted: ({rows[0]}, {rows[1]}, E), as expert_ids has it, of at "
-            f"least {n_experts} experts"
-        )
-    return found
-
-
-def _check_scoring(scoring: str | Sequence[str], n_layers: int) -> list[str]:
-    given: Any = [scoring] * n_layers if isinstance(scoring, str) else scoring
-    if not isinstance(given, Sequence | np.ndarray):
-        raise ArgumentError(f"scoring: {scoring!r}; accepted: one for all, or one for each of {n_layers} layers")
-    names = list(given)
-    if len(names) != n_layers:
-        raise ShapeError(f"scoring: {len(names)} of them; accepted: one for all, or one for each of {n_layers} layers")
-    for layer, name in enumerate(names):
-        if not isinstance(name, str) or name not in _SCORINGS:
-            raise ArgumentError(f"scoring: {name!r} in layer {layer}; accepted: {', '.join(_SCORINGS)}")
-    return names

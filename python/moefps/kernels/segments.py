@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +13,9 @@ from moefps import _core
 from moefps._progress import progress_callback
 from moefps._typing import IndexArray, Progress
 from moefps.errors import ArgumentError, DataError, ShapeError
-from moefps.kernels._arguments import check_count, check_threads
-from moefps.kernels._traces import MOST_EXPERTS, by_layer, check_flags, check_ids, check_integers
+from moefps.kernels._arguments import check_count, check_threads, is_real
+from moefps.kernels._merging import add_up
+from moefps.kernels._traces import check_experts, check_flags, check_ids, check_integers, check_slots
 
 _LONGEST_WINDOW = 4096
 _MOST_TOP = 1000
@@ -77,21 +77,7 @@ class SegmentCounts:
     def __add__(self, other: object) -> SegmentCounts:
         if not isinstance(other, SegmentCounts):
             return NotImplemented
-        merged: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            if (ours is None) != (theirs is None):
-                raise ArgumentError(f"counts: only one of the two has {field.name}; accepted: counts of the same kind")
-            if field.name in _LAYOUT:
-                if not np.array_equal(ours, theirs):
-                    raise ArgumentError(
-                        f"counts: {field.name} {np.array(ours).tolist()} and {np.array(theirs).tolist()}; accepted: "
-                        f"counts of one layout"
-                    )
-                merged[field.name] = ours
-            else:
-                merged[field.name] = None if ours is None else ours + theirs
-        return SegmentCounts(**merged)
+        return add_up("counts", self, other, layout=_LAYOUT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,14 +299,8 @@ def count_vocabulary(
 def _check_choices(expert_ids: Any, n_experts: Any, passive_experts: Any, top_k: Any) -> Choices:
     ids = check_ids(expert_ids)
     _, n_layers, slots = ids.shape
-    experts = by_layer("n_experts", n_experts, n_layers, 1, MOST_EXPERTS)
-    passive = by_layer("passive_experts", passive_experts, n_layers, 0, MOST_EXPERTS)
-    for layer, (n, idle) in enumerate(zip(experts, passive, strict=True)):
-        if idle >= n:
-            raise ArgumentError(
-                f"passive_experts: {idle} of the {n} experts of layer {layer}; accepted: fewer than n_experts"
-            )
-    return Choices(ids, experts, passive, by_layer("top_k", slots if top_k is None else top_k, n_layers, 0, slots))
+    experts, passive = check_experts(n_experts, passive_experts, n_layers)
+    return Choices(ids, experts, passive, check_slots(top_k, n_layers, slots))
 
 
 def _check_between(name: str, value: Any, least: int, most: int) -> int:
@@ -333,7 +313,7 @@ def _check_between(name: str, value: Any, least: int, most: int) -> int:
 
 def _cache_sizes(rho: Any, choices: Choices) -> list[int]:
     """Return how many experts each layer's cache holds."""
-    if isinstance(rho, bool) or not isinstance(rho, int | float | np.number) or not 0 < rho < math.inf:
+    if not is_real(rho) or not 0 < rho < math.inf:
         raise ArgumentError(f"rho: {rho!r}; accepted: a number > 0, or None")
     sizes = []
     for layer, (active, k) in enumerate(zip(choices.active.tolist(), choices.top_k, strict=True)):

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from moefps.errors import ArgumentError, DtypeError, DumpError, ShapeError
-from moefps.kernels import RoutingCounts, check_count, check_seed
+from moefps.kernels import RoutingCounts, check_count, check_layer_numbers, check_seed, is_real
 from moefps.metrics.metric import NEEDS
 from moefps.metrics.resampling import Resampling
 
@@ -26,7 +26,6 @@ __all__ = [
     "check_groups",
     "check_layers",
     "check_mapping",
-    "check_numbers",
     "check_resampling",
     "check_texts",
 ]
@@ -39,7 +38,7 @@ def check_layers(dump: Dump, layers: Sequence[int] | int | None) -> IndexArray:
     """Give the numbers of the layers that are meant, of a dump that has some and whose layers are possible."""
     if not dump.n_layers:
         raise DumpError(f"{dump.path}: has no layers; accepted: a dump of a model with routers")
-    chosen = np.arange(dump.n_layers) if layers is None else check_numbers(layers, dump.n_layers)
+    chosen = np.array(check_layer_numbers(layers, dump.n_layers), dtype=np.int64)
     for i in chosen.tolist():
         info = dump.layers[i]
         if info.top_k > info.n_experts:
@@ -50,22 +49,9 @@ def check_layers(dump: Dump, layers: Sequence[int] | int | None) -> IndexArray:
     return chosen
 
 
-def check_numbers(layers: Sequence[int] | int, n_layers: int) -> IndexArray:
-    """Give layer numbers as an array."""
-    accepted = f"integers of 0 to {n_layers - 1}, each once"
-    given: Any = [layers] if isinstance(layers, int | np.integer) else layers
-    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
-        raise ArgumentError(f"layers: {layers!r}; accepted: {accepted}")
-    found = [check_count("layers", number, accepted) for number in given]
-    wrong = next((n for n in found if not 0 <= n < n_layers), None)
-    if wrong is not None or not found or len(set(found)) < len(found):
-        raise ArgumentError(f"layers: {found if wrong is None else wrong}; accepted: {accepted}")
-    return np.array(found, dtype=np.int64)
-
-
 def check_factor(factor: Any) -> float:
     """Give a capacity factor."""
-    if not _is_real(factor) or not LEAST_FACTOR <= factor <= MOST_FACTOR:
+    if not is_real(factor) or not LEAST_FACTOR <= factor <= MOST_FACTOR:
         raise ArgumentError(
             f"capacity_factor: {_shown(factor)}; accepted: a number > 0, of {LEAST_FACTOR:g} to {MOST_FACTOR:g}"
         )
@@ -82,7 +68,7 @@ def check_resampling(ci: Any, n_resamples: Any, seed: Any) -> Resampling | None:
     assert checked is not None  # noqa: S101 (for the type checker)
     if ci is None:
         return None
-    if not _is_real(ci) or not 0 < ci < 1:
+    if not is_real(ci) or not 0 < ci < 1:
         raise ArgumentError(f"ci: {ci!r}; accepted: a number between 0 and 1, such as 0.95, or None")
     return Resampling(float(ci), number, checked)
 
@@ -161,11 +147,6 @@ def check_mapping(name: str, value: Any, *, of_needs: bool = False) -> dict[str,
         if key not in NEEDS or not isinstance(text, str):
             raise ArgumentError(f"{name}: {_shown(key)}: {_shown(text)}; accepted: text for {', '.join(NEEDS)}")
     return dict(value)
-
-
-def _is_real(value: Any) -> bool:
-    """Say whether something is a real number, not True or False."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from moefps.kernels import check_fingerprints
-from moefps.metrics.arguments import check_layers, check_numbers
+from moefps.kernels import check_fingerprints, check_layer_numbers
+from moefps.metrics.arguments import check_layers
 from moefps.metrics.assembly import Request, Uncertainty, assemble, interval_metrics
 from moefps.metrics.grouping import Cells, find_groups, make_cells
 from moefps.metrics.reduction import reduce_dump, reduce_logits
@@ -299,7 +299,7 @@ def measure_fingerprints(
         What to say of the result beside what is said of the fingerprints.
     """
     shape = check_fingerprints("X", X).shape
-    chosen = None if layers is None else check_numbers(layers, shape[1])
+    chosen = None if layers is None else np.array(check_layer_numbers(layers, shape[1]), dtype=np.int64)
     units, per_unit = shares_of_fingerprints(X, chosen, units=how is not None)
     n_units = units.n_cells
     sums = units.total(np.zeros(n_units, dtype=np.int64), 1)

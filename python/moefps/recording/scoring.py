@@ -9,10 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from moefps.errors import ArgumentError
+from moefps.kernels import SCORINGS
 
 __all__ = ["SCORINGS", "check_scoring", "full_probabilities", "has_full_probabilities", "scoring_of"]
-
-SCORINGS = ("softmax", "sigmoid", "softmax_topk", "sqrt_softplus", "probabilities", "hash", "other")
 
 
 def full_probabilities(logits: Tensor, scoring: str) -> Tensor:

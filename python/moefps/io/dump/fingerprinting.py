@@ -12,7 +12,6 @@ A token without a filled slot in a layer counts nowhere there. One whose weights
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +22,7 @@ from moefps._progress import progress_callback
 from moefps.errors import ArgumentError, DataError, DumpError
 from moefps.io.dump.manifest import KINDS
 from moefps.io.dump.scoring import full_probabilities, has_full_probabilities
+from moefps.kernels import check_layer_numbers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -122,7 +122,7 @@ def compute_fingerprints(
 ) -> FingerprintSet:
     """Compute the fingerprints of a dump, or take those that it holds; see `Dump.fingerprint_set`."""
     kind = resolve_kind(dump, kind)
-    chosen = _check_layers(dump, layers)
+    chosen = np.array(check_layer_numbers(layers, dump.n_layers), dtype=np.int64)
     spans = _spans(np.diff(dump.token_starts), *_check_window(window, stride))
     if window is None and "fingerprints" in dump.arrays and dump.manifest.fingerprint_kind == kind:
         dump.check_values(["fingerprints"])
@@ -161,20 +161,6 @@ def _check_possible(dump: Dump, kind: str, chosen: IndexArray) -> None:
     reason = _missing(dump, kind, chosen)
     if reason:
         raise DumpError(f"{dump.path}: cannot compute fingerprints of kind {kind}: {reason}")
-
-
-def _check_layers(dump: Dump, layers: Sequence[int] | None) -> IndexArray:
-    if layers is None:
-        return np.arange(dump.n_layers)
-    try:
-        chosen = [operator.index(layer) for layer in layers]
-    except TypeError:
-        raise ArgumentError(f"layers: {layers!r}; accepted: a list of 0 to {dump.n_layers - 1}") from None
-    wrong = next((layer for layer in chosen if not 0 <= layer < dump.n_layers), None)
-    if wrong is not None or len(set(chosen)) < len(chosen) or not chosen:
-        found = "is empty" if not chosen else f"{wrong}" if wrong is not None else "the same layer twice"
-        raise ArgumentError(f"layers: {found}; accepted: different numbers of 0 to {dump.n_layers - 1}")
-    return np.array(chosen, dtype=np.int64)
 
 
 def _check_window(window: int | None, stride: int | None) -> tuple[int | None, int]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from moefps.errors import DumpError
 from moefps.io.dump import strict_json
+from moefps.kernels import SCORINGS
 
 __all__ = [
     "ARRAYS",
@@ -31,9 +32,6 @@ ARRAYS = ("expert_ids", "expert_weights", "router_logits", "fingerprints", "hidd
 
 FingerprintKind: TypeAlias = Literal["probs", "weights", "counts"]
 KINDS: tuple[str, ...] = get_args(FingerprintKind)
-
-SCORINGS = ("softmax", "sigmoid", "softmax_topk", "sqrt_softplus", "probabilities", "hash", "other")
-"""How a router turns its logits into weights."""
 
 ROUTING_TYPES = ("token_choice", "expert_choice")
 STACKS = ("encoder", "decoder", "vision")
