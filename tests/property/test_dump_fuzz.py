@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from moefps import MoefpsError
 from moefps.io.dump import open_dump, resumable_header, write_dump
-from moefps.io.dump.manifest import parse_manifest, serialise_manifest
+from moefps.io.dump.manifest_json import parse_manifest, serialise_manifest
 
 ARRAYS = ("expert_ids", "expert_weights", "router_logits", "fingerprints")
 

@@ -13,7 +13,7 @@ import pytest
 
 from moefps.errors import ArgumentError, DataError, DtypeError, DumpError, FileError, MoefpsError
 from moefps.io.dump import LayerInfo, open_dump, read_manifest, write_dump
-from moefps.io.dump.manifest import parse_manifest, serialise_manifest
+from moefps.io.dump.manifest_json import parse_manifest, serialise_manifest
 from support import refused
 
 OFFSETS = [0, 4, 4, 9, 12]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moefps.errors import DataError, FileError
 from moefps.io.pair_tokens import CONDITIONS
-from moefps.io.pair_tokens.checking import show
+from moefps.io.strict_json import show
 from moefps.pairing.problems import is_unicode, name_of_task, read_lines
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from moefps.io.dump.checking import Rules, value_message
 from moefps.io.dump.folders import MANIFEST, SAMPLES, TOKENS, destination, new_folder, replace_file
 from moefps.io.dump.header import DumpHeader
 from moefps.io.dump.layout import HALF, IDS, LAYOUTS, SINGLE
-from moefps.io.dump.manifest import MOST_EXPERTS, LayerInfo, serialise_manifest
+from moefps.io.dump.manifest import MOST_EXPERTS, LayerInfo
+from moefps.io.dump.manifest_json import serialise_manifest
 from moefps.io.dump.storage import BlockFile
 from moefps.io.dump.user_tables import as_frame, sample_table, token_table
 from moefps.io.tables import table_bytes

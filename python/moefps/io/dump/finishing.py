@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moefps.io.dump.folders import MANIFEST, SAMPLES, TOKENS, WRITING, read_manifest, replace_file, sync_folder
-from moefps.io.dump.manifest import serialise_manifest
+from moefps.io.dump.manifest_json import serialise_manifest
 from moefps.io.dump.storage import BlockFile
 from moefps.io.dump.user_tables import sample_table, token_table
 from moefps.io.tables import table_bytes

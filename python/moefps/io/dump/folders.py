@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from moefps.errors import DumpError, FileError
 from moefps.io.atomic import file_error, temporary_name
-from moefps.io.dump.manifest import ARRAYS, Manifest, parse_manifest
+from moefps.io.dump.manifest import ARRAYS, Manifest
+from moefps.io.dump.manifest_json import parse_manifest
 from moefps.io.folders import put_in_place
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import numpy as np
 
 from moefps._version import __version__
 from moefps.errors import ArgumentError, DtypeError, DumpError
-from moefps.io.dump import strict_json
+from moefps.io import strict_json
 from moefps.io.dump.layout import DTYPES, TOKEN_ARRAYS, array_shape, widths
-from moefps.io.dump.manifest import ARRAYS, LayerInfo, Manifest, parse_manifest, serialise_manifest
+from moefps.io.dump.manifest import ARRAYS, LayerInfo, Manifest
+from moefps.io.dump.manifest_json import parse_manifest, serialise_manifest
 
 __all__ = ["DumpHeader", "TokenColumn", "header_from_json", "header_to_json"]
 

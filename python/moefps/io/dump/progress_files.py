@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from moefps.errors import DumpError, FileError
-from moefps.io.dump import strict_json
+from moefps.io import strict_json
 from moefps.io.dump.folders import JOURNAL, MANIFEST, SAMPLES, WRITING, read_manifest, replace_file
 from moefps.io.dump.header import DumpHeader, header_from_json, header_to_json
 from moefps.io.dump.journal import read_journal
-from moefps.io.dump.manifest import serialise_manifest
+from moefps.io.dump.manifest_json import serialise_manifest
 from moefps.io.dump.storage import BlockFile, npy_matches
 from moefps.io.tables import table_bytes
 

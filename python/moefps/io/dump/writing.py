@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moefps.errors import ArgumentError, DataError, DtypeError, DumpError, FileError, MoefpsError, ShapeError
+from moefps.errors import ArgumentError, DumpError, FileError, MoefpsError, ShapeError
 from moefps.io.atomic import file_error
 from moefps.io.dump import progress_files
+from moefps.io.dump.blocks import check_block, check_capacities, column_rows
 from moefps.io.dump.finishing import finish_dump
 from moefps.io.dump.folders import WRITING, FolderLock, destination, new_folder
 from moefps.io.dump.journal import Journal
-from moefps.io.dump.layout import LAYOUTS
 from moefps.io.dump.storage import BlockFile
 from moefps.io.dump.user_tables import check_sample_columns
 
@@ -26,12 +26,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from moefps._typing import PathLike
-    from moefps.io.dump.header import DumpHeader, TokenColumn
+    from moefps.io.dump.header import DumpHeader
     from moefps.io.dump.reading import Dump
 
 __all__ = ["DumpWriter"]
-
-_LARGEST_TOKEN_ID = (1 << 31) - 1
 
 
 class DumpWriter:
@@ -104,7 +102,7 @@ class DumpWriter:
     ) -> None:
         header.check()
         self._name, self._header = os.fspath(path), header
-        self._capacities = _check_capacities(capacities)
+        self._capacities = check_capacities(capacities)
         self._starts = np.concatenate([[0], np.cumsum(self._capacities)])
         self._samples = check_sample_columns(samples, len(self._capacities))
         if overwrite and resume:
@@ -201,7 +199,7 @@ class DumpWriter:
         if positions is None:
             columns["position"] = np.arange(n_tokens, dtype=np.int32)
         blocks += [
-            (self._files[name], first, _column(name, column, columns, n_tokens))
+            (self._files[name], first, column_rows(name, column, columns, n_tokens))
             for name, column in self._header.token_columns().items()
         ]
         unknown = next((name for name in columns if name not in self._files), None)
@@ -230,7 +228,7 @@ class DumpWriter:
         if "router_vectors" not in self._header.arrays:
             raise ArgumentError("router_vectors: the header's arrays do not list them")
         shape = self._header.array_shape("router_vectors", self.n_samples, 0)
-        _check_block("router_vectors", vectors, np.dtype(self._header.arrays["router_vectors"]), shape)
+        check_block("router_vectors", vectors, np.dtype(self._header.arrays["router_vectors"]), shape)
         try:
             progress_files.write_whole(self.path / "router_vectors.npy", vectors)
         except OSError as error:
@@ -362,51 +360,7 @@ class DumpWriter:
                 continue
             shape = self._header.array_shape(name, 1, n_tokens)
             per_sample = name == "fingerprints"
-            _check_block(name, array, np.dtype(self._header.arrays[name]), shape[1:] if per_sample else shape)
+            check_block(name, array, np.dtype(self._header.arrays[name]), shape[1:] if per_sample else shape)
             row = sample if per_sample else int(self._starts[sample])
             blocks.append((self._files[name], row, np.ascontiguousarray(array)))
         return blocks
-
-
-def _check_capacities(capacities: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    found = np.asarray(capacities)
-    if found.ndim != 1:
-        raise ShapeError(f"capacities: {found.ndim} dimensions; accepted: 1, [N]")
-    if found.dtype.kind not in "iu" and found.size:
-        raise DtypeError(f"capacities: dtype {found.dtype}; accepted: integers")
-    if found.size and int(found.min()) < 0:
-        raise DataError(f"capacities: {found.min()} at [{int(found.argmin())}]; accepted: at least 0")
-    return found.astype(np.int64)
-
-
-def _check_block(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        raise DtypeError(
-            f"{name}: {getattr(array, 'dtype', type(array).__name__)}; accepted: {dtype}, as in the header"
-        )
-    fits = array.ndim == len(shape) and all(want in {None, size} for want, size in zip(shape, array.shape, strict=True))
-    if not fits:
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ShapeError(f"{name}: shape {array.shape}; accepted: [{wanted}] of {LAYOUTS[name]}")
-
-
-def _column(name: str, column: TokenColumn, given: Mapping[str, Any], n_tokens: int) -> npt.NDArray[Any]:
-    """Check one token column of a sample, and give it as it is kept."""
-    if name not in given:
-        raise ArgumentError(f"labels: {name} is missing, but in the header's token_labels")
-    values = np.asarray(given[name])
-    if values.ndim == 0 and name == "token_id":
-        values = np.full(n_tokens, values)
-    if values.shape != (n_tokens,):
-        raise ShapeError(f"{name}: shape {values.shape}; accepted: [{n_tokens}], one for each token")
-    numbered = column.names is not None or name in {"token_id", "position"}
-    if not numbered:
-        if values.dtype != column.dtype:
-            raise DtypeError(f"{name}: dtype {values.dtype}; accepted: {column.dtype}, as in the header")
-        return np.ascontiguousarray(values)
-    if values.dtype.kind not in "iu" and values.size:
-        raise DtypeError(f"{name}: dtype {values.dtype}; accepted: integers")
-    low, high = (0, len(column.names) - 1) if column.names is not None else (-1, _LARGEST_TOKEN_ID)
-    if values.size and not low <= int(values.min()) <= int(values.max()) <= high:
-        raise DataError(f"{name}: values of {values.min()} to {values.max()}; accepted: {low} to {high}")
-    return np.ascontiguousarray(values, dtype=column.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +9,15 @@ import numpy as np
 
 from moefps.errors import DataError
 from moefps.io.pair_tokens.task import TOOL_POSITIONS, PairSegment, TaskTokens
+from moefps.io.strict_json import show, show_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["check_task_tokens", "show", "show_text"]
+__all__ = ["check_task_tokens"]
 
 _KIND_OF = {"schema": "tool_schema", "call": "tool_call", "response": "tool_response"}
 _ID_LIMIT = 1 << 31
-_MOST_SHOWN = 60
 
 
 def check_task_tokens(record: Any, name: str, place: str = "") -> TaskTokens:
@@ -201,19 +200,3 @@ class _Checker:
         outside = positions[~is_inside[positions]]
         if len(outside):
             raise self.refuse(f"{field} has {outside[0]}, which is in no {kind} segment; accepted: positions in one")
-
-
-def show(found: Any) -> str:
-    """Show a JSON value in a few characters."""
-    if isinstance(found, dict | list | tuple):
-        return f"{'an object' if isinstance(found, dict) else 'a list'} of {len(found):,}"
-    try:
-        return show_text(json.dumps(found))
-    except (TypeError, ValueError):
-        return f"a {type(found).__name__}"
-
-
-def show_text(text: str) -> str:
-    """Show a text on one line, its end left out where it is long."""
-    text = " ".join(text.split())
-    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."

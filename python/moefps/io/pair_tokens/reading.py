@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moefps.errors import DataError, FileError
-from moefps.io.pair_tokens.checking import check_task_tokens, show, show_text
+from moefps.io.pair_tokens.checking import check_task_tokens
 from moefps.io.pair_tokens.task import TOOL_POSITIONS, PairTokens, TaskTokens
+from moefps.io.strict_json import show, show_text, unique_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ def read_pair_tokens(path: PathLike) -> PairTokens:
 def parse_pair_tokens(data: bytes, name: str) -> PairTokens:
     """Take the bytes of such a file; errors as `read_pair_tokens`."""
     try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+        found = json.loads(data.decode("utf-8"), object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         raise FileError(f"{name}: byte {error.start:,} is not utf-8; accepted: JSON in utf-8") from error
     except RecursionError as error:
@@ -88,12 +89,3 @@ def serialise_pair_tokens(tasks: Sequence[TaskTokens]) -> bytes:
                 record[field.name] = value if isinstance(value, str) else value.tolist()
         lines.append(json.dumps(record, ensure_ascii=False, separators=(", ", ": ")))
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode("utf-8")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:40]!r} is there twice")
-    return found

@@ -6,10 +6,11 @@ import json
 import math
 from typing import Any
 
-__all__ = ["first_difference", "parse", "plain", "serialise"]
+__all__ = ["first_difference", "parse", "plain", "serialise", "show", "show_text", "unique_keys"]
 
 MOST_DIGITS = 40
 MOST_DEPTH = 64
+_MOST_SHOWN = 60
 
 
 def parse(data: bytes) -> Any:
@@ -28,7 +29,7 @@ def parse(data: bytes) -> Any:
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_object,
+            object_pairs_hook=unique_keys,
             parse_constant=_constant,
             parse_float=_float,
             parse_int=_int,
@@ -92,17 +93,35 @@ def first_difference(before: Any, now: Any, name: str = "") -> str | None:
     elif before == now and type(before) is type(now):
         return None
     else:
-        return f"{name} was {_short(before)} and is now {_short(now)}"
+        return f"{name} was {show_text(json.dumps(before))} and is now {show_text(json.dumps(now))}"
     found = (first_difference(a, b, inner) for inner, a, b in pairs)
     return next((difference for difference in found if difference is not None), None)
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def show(value: Any) -> str:
+    """Show a JSON value in a few characters.
+
+    Examples
+    --------
+    >>> show({"a": 1}), show(None), show("text")
+    ('an object of 1', 'null', '"text"')
+    """
+    if isinstance(value, dict | list | tuple):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"
+    try:
+        return show_text(json.dumps(value))
+    except (TypeError, ValueError):
+        return f"a {type(value).__name__}"
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def show_text(text: str) -> str:
+    """Show a text on one line, its end left out where it is long."""
+    text = " ".join(text.split())
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values, as `json.loads` takes it; ValueError where a key is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
