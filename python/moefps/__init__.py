@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moefps._version import __version__
-    from moefps.comparison import Comparison, compare
+    from moefps.comparison import Comparison, compare, open_comparison
     from moefps.compat.easysteer import analyze_expert_usage
     from moefps.errors import (
         ArgumentError,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from moefps.io.dump import Dump, open_dump, write_dump
     from moefps.io.traces import convert_trace
     from moefps.kernels import mean_distances, simd_levels, wasserstein_cross, wasserstein_matrix
-    from moefps.metrics import RoutingMetrics, routing_metrics
+    from moefps.metrics import RoutingMetrics, open_metrics, routing_metrics
     from moefps.metrics.analyzer import RoutingAnalyzer
     from moefps.metrics.consistency import RoutingConsistency, routing_consistency
     from moefps.metrics.cost import ModelCost, model_cost
@@ -64,6 +64,7 @@ _HOME = {
     "__version__": "moefps._version",
     "Comparison": "moefps.comparison",
     "compare": "moefps.comparison",
+    "open_comparison": "moefps.comparison",
     "analyze_expert_usage": "moefps.compat.easysteer",
     "ArgumentError": "moefps.errors",
     "CaptureError": "moefps.errors",
@@ -85,6 +86,7 @@ _HOME = {
     "wasserstein_cross": "moefps.kernels",
     "wasserstein_matrix": "moefps.kernels",
     "RoutingMetrics": "moefps.metrics",
+    "open_metrics": "moefps.metrics",
     "RoutingAnalyzer": "moefps.metrics.analyzer",
     "RoutingCallback": "moefps.metrics.training",
     "routing_metrics": "moefps.metrics",
@@ -148,7 +150,9 @@ __all__ = [
     "fps",
     "mean_distances",
     "model_cost",
+    "open_comparison",
     "open_dump",
+    "open_metrics",
     "routing_consistency",
     "routing_cost",
     "routing_metrics",

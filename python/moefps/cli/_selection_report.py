@@ -108,8 +108,9 @@ def report_selection(
         A dump's own columns, a row a fingerprint.
     """
     from moefps.io import write_table
+    from moefps.io.picks import pick_table
 
-    frame = selection_frame(selection, typicality, names=names, labels=labels, rows=rows)
+    frame = pick_table(selection, typicality, names=names, labels=labels, rows=rows)
     lines = summary_lines(selection, evaluation, labels)
     if kind is not None:
         lines.append(f"fingerprints of kind {kind}")
@@ -129,44 +130,6 @@ def report_selection(
         # stdout belongs to the rows, and what was asked for must not be lost.
         if evaluation is not None:
             click.echo("\n".join(lines), err=True)
-
-
-def selection_frame(
-    selection: Selection,
-    typicality: Float64Array | None,
-    *,
-    names: tuple[str, ...] | None = None,
-    labels: npt.NDArray[Any] | None = None,
-    rows: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """Put the picks into a table, one row a pick; a dump's column with a name of ours gets `sample_` before it."""
-    import polars as pl
-
-    indices = selection.indices
-    columns: dict[str, Any] = {"rank": range(1, len(indices) + 1), "index": indices}
-    if names is not None:
-        columns["name"] = [names[i] for i in indices]
-    if labels is not None:
-        columns["label"] = labels[indices].tolist()
-    columns |= {"radius": selection.radii, "cluster_size": selection.cluster_sizes}
-    if typicality is not None:
-        columns["typicality"] = typicality[indices]
-    frame = pl.DataFrame(columns)
-    if rows is None:
-        return frame
-    own = rows[indices]
-    if rows["sample"].equals(pl.int_range(rows.height, eager=True).rename("sample")):
-        # Where every sample has one fingerprint, the index says which it is.
-        own = own.drop("sample", "window_start")
-    taken = {*columns, "name", "label"}
-    renamed = {}
-    for name in own.columns:
-        free = name
-        while free in taken:
-            free = f"sample_{free}"
-        taken.add(free)
-        renamed[name] = free
-    return pl.concat([frame, own.rename(renamed)], how="horizontal")
 
 
 def typicality_word(percentile: float) -> str:

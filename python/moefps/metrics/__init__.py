@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moefps.metrics.metric import Metric, Target
+from moefps.metrics.reading import open_metrics
 from moefps.metrics.registry import METRICS, find_metric, list_metrics
 from moefps.metrics.result import RoutingMetrics
 from moefps.metrics.routing import metrics_from_counts, routing_metrics
@@ -18,5 +19,6 @@ __all__ = [
     "find_metric",
     "list_metrics",
     "metrics_from_counts",
+    "open_metrics",
     "routing_metrics",
 ]

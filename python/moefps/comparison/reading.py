@@ -1,0 +1,136 @@
+"""A comparison from the folder that it was written to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from moefps.comparison.measures import MEASURES
+from moefps.comparison.result import TABLES, Comparison
+from moefps.comparison.writing import SUMMARY, TABLE_FOLDER
+from moefps.errors import FileError
+from moefps.io.table_reading import find_table, read_json_object, read_table
+
+if TYPE_CHECKING:
+    from moefps._typing import PathLike
+
+__all__ = ["SCHEMAS", "is_comparison", "open_comparison"]
+
+_INTEGER, _NUMBER = pl.Int64(), pl.Float64()
+
+
+def _numbers(*names: str) -> dict[str, pl.DataType]:
+    return dict.fromkeys(names, _NUMBER)
+
+
+def _integers(*names: str) -> dict[str, pl.DataType]:
+    return dict.fromkeys(names, _INTEGER)
+
+
+def _with_ends(*names: str) -> dict[str, pl.DataType]:
+    return _numbers(*(f"{name}{end}" for name in names for end in ("", "_lo", "_hi")))
+
+
+def _usage(suffix: str) -> dict[str, pl.DataType]:
+    sides = [f"{name}_{side}{suffix}" for name in ("usage_entropy", "top1_share", "top5_share") for side in "ab"]
+    tv = (f"usage_tv{suffix}", f"usage_tv_null{suffix}")
+    return {**_numbers(*sides, *tv), **_with_ends(f"usage_js{suffix}")}
+
+
+_EXPERT = {**_numbers("u_a", "u_b"), **_with_ends("delta_u")}
+
+SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
+    "layer_metrics": {**_integers("layer"), "group": pl.String(), **_integers("count"), **_with_ends(*MEASURES)},
+    "layer_joint_metrics": {
+        **_integers("layer"),
+        "group": pl.String(),
+        **_integers("N_both", "N_a", "N_b"),
+        **_usage(""),
+        **_usage("_weighted"),
+    },
+    "top_experts_by_layer": {**_integers("layer", "rank", "expert"), **_EXPERT},
+    "top_experts_global": {**_integers("layer", "rank", "expert"), **_EXPERT},
+    "tool_expert_leakage_by_layer": {
+        **_integers("layer", "expert"),
+        **_numbers("delta_u_tool", "delta_u_canonical"),
+    },
+    "tool_expert_leakage_summary": {
+        **_integers("layer"),
+        **_with_ends("r"),
+        **_numbers("p", "q", "spearman", "slope"),
+        **_integers("n_experts"),
+        "reason": pl.String(),
+    },
+    "leakage_vs_distance": {
+        **_integers("distance_min", "distance_max", "count"),
+        **_with_ends("tv", "jaccard"),
+    },
+    "expert_usage": {**_integers("layer", "expert"), **_EXPERT},
+}
+"""The columns of every table, and their types."""
+
+_NEEDED = ("a", "b", "condition_a", "condition_b", "n_tasks", "n_layers", "count_all", "one_sided", "left_out")
+
+
+def is_comparison(path: PathLike) -> bool:
+    """Whether a path is a folder that `moefps compare` wrote, as far as its names tell."""
+    folder = Path(path)
+    return (folder / SUMMARY).is_file() and (folder / TABLE_FOLDER).is_dir()
+
+
+def open_comparison(path: PathLike) -> Comparison:
+    """Read what `moefps compare` or `Comparison.write` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The folder.
+
+    Returns
+    -------
+    Comparison
+        Equal to the one that was written, types and nulls included, whether the tables are csv or parquet.
+
+    Raises
+    ------
+    FileError
+        There is no such folder, it is none of a comparison, or one of its files is missing or damaged.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> import moefps
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> a, b = (
+    ...     moefps.write_dump(folder / name, expert_ids=ids, offsets=[0, 1, 2], n_experts=4)
+    ...     for name, ids in {"base": [[[0, 1]], [[2, 3]]], "tuned": [[[0, 1]], [[2, 0]]]}.items()
+    ... )
+    >>> path = moefps.compare(a, b).write(folder / "found")
+    >>> moefps.open_comparison(path).layer_metrics.select("layer", "count", "tv", "intersection").rows()
+    [(0, 2, None, 1.5)]
+    """
+    name, folder = os.fspath(path), Path(path)
+    if not folder.is_dir():
+        raise FileError(f"{name}: {'is a file' if folder.exists() else 'does not exist'}; accepted: {_ACCEPTED}")
+    if not is_comparison(folder):
+        raise FileError(f"{name}: has no {SUMMARY} beside {TABLE_FOLDER}/; accepted: {_ACCEPTED}")
+    summary = read_json_object(folder / SUMMARY)
+    missing = next((key for key in _NEEDED if key not in summary), None)
+    if missing is not None:
+        raise FileError(f"{name}: {SUMMARY} has no {missing}; accepted: {_ACCEPTED}")
+    return Comparison(**{table: _table(folder / TABLE_FOLDER, table) for table in TABLES}, summary=summary)
+
+
+_ACCEPTED = "a folder that `moefps compare` wrote"
+
+
+def _table(folder: Path, name: str) -> pl.DataFrame:
+    found = find_table(folder, name)
+    if found is None:
+        raise FileError(f"{folder}: has no {name}.csv or {name}.parquet; accepted: {_ACCEPTED}, whole")
+    columns: Mapping[str, Any] = SCHEMAS[name]
+    return read_table(found, columns).select(*columns)

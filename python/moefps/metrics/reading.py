@@ -1,0 +1,165 @@
+"""Routing metrics from the folder that they were written to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from moefps.errors import FileError
+from moefps.io.table_folders import ABOUT
+from moefps.io.table_reading import find_table, read_json_object, read_table
+from moefps.metrics.aggregation import PERCENTILES
+from moefps.metrics.result import PairCounts, RoutingMetrics
+
+if TYPE_CHECKING:
+    from moefps._typing import PathLike
+
+__all__ = ["is_metrics", "open_metrics"]
+
+_INTEGER, _NUMBER, _TEXT, _TRUTH = pl.Int64(), pl.Float64(), pl.String(), pl.Boolean()
+_INTERVAL = {"lo": _NUMBER, "hi": _NUMBER, "reason_ci": _TEXT}
+_JUDGED = {"chance": _NUMBER, "target": _TEXT, "threshold": _NUMBER, "met": _TRUTH, "note": _TEXT, "reason": _TEXT}
+_OVER_LAYERS = ("mean", "min", "max", "std", *(f"p{p}" for p in PERCENTILES))
+_COUNTED = (
+    *("n_experts", "top_k", "rows", "tokens", "assignments", "passive_slots", "empty_slots"),
+    *("tokens_without_shares", "tokens_without_probs", "pairs", "pairs_without_shares"),
+)
+
+_NEEDED: Mapping[str, Mapping[str, pl.DataType]] = {
+    "layers": {"layer": _INTEGER, "metric": _TEXT, "value": _NUMBER, "text": _TEXT, **_JUDGED, **_INTERVAL},
+    "summary": {
+        "metric": _TEXT,
+        **dict.fromkeys(("n_layers", "n_null", "n_missed"), _INTEGER),
+        **dict.fromkeys(_OVER_LAYERS, _NUMBER),
+        "better": _TEXT,
+        **_JUDGED,
+        **_INTERVAL,
+    },
+    "experts": {
+        **dict.fromkeys(("layer", "expert", "expert_token_counts", "expert_activation_counts"), _INTEGER),
+        **dict.fromkeys(("expert_weighted_counts", "expert_token_proportions"), _NUMBER),
+        **dict.fromkeys(("is_dead", "is_underused"), _TRUTH),
+    },
+    "details": {"layer": _INTEGER, **dict.fromkeys(_COUNTED, _INTEGER)},
+    "domains": {
+        **dict.fromkeys(("layer", "expert", "tokens"), _INTEGER),
+        **dict.fromkeys(("domain_specialization", "chance", "domain_affinity", "domain_purity"), _NUMBER),
+    },
+    "coactivation": {
+        **dict.fromkeys(("layer", "expert", "other", "tokens"), _INTEGER),
+        **dict.fromkeys(("coactivation", "chance"), _NUMBER),
+    },
+}
+_KNOWN_OF_LAYERS = {
+    **dict.fromkeys(("path", "stack", "scoring", "routing_type"), _TEXT),
+    **dict.fromkeys(("model_layer", "passive_experts"), _INTEGER),
+    "signed_weights": _TRUTH,
+}
+_ALWAYS = ("layers", "summary", "experts", "details")
+_ACCEPTED = "a folder that `moefps metrics -o` wrote"
+
+
+def is_metrics(path: PathLike) -> bool:
+    """Whether a path is a folder that `moefps metrics -o` wrote, as far as its names tell."""
+    folder = Path(path)
+    return (folder / ABOUT).is_file() and all(find_table(folder, name) is not None for name in _ALWAYS)
+
+
+def open_metrics(path: PathLike) -> RoutingMetrics:
+    """Read what `moefps metrics -o` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The folder.
+
+    Returns
+    -------
+    RoutingMetrics
+        As they were written, types and nulls included, whether the tables are csv, json or parquet.
+
+    Raises
+    ------
+    FileError
+        There is no such folder, it is none of metrics, or one of its files is missing or damaged.
+    """
+    name, folder = os.fspath(path), Path(path)
+    if not folder.is_dir():
+        raise FileError(f"{name}: {'is a file' if folder.exists() else 'does not exist'}; accepted: {_ACCEPTED}")
+    missing = [one for one in _ALWAYS if find_table(folder, one) is None]
+    if missing or not (folder / ABOUT).is_file():
+        raise FileError(f"{name}: has no {'table ' + missing[0] if missing else ABOUT}; accepted: {_ACCEPTED}")
+    about = read_json_object(folder / ABOUT)
+    groups = _groups(name, about)
+    tables = {table: _table(folder, table, groups) for table in (*_ALWAYS, "domains") if find_table(folder, table)}
+    pairs = None
+    if find_table(folder, "coactivation") is not None:
+        coactivation = _table(folder, "coactivation", groups)
+        try:
+            pairs = _pair_counts(coactivation, tables["experts"], tables["details"])
+        except (LookupError, TypeError, ValueError):
+            raise FileError(f"{name}: coactivation has other layers, groups or experts than details") from None
+    return RoutingMetrics(
+        layers=_infinite(tables["layers"], "value"),
+        summary=_infinite(tables["summary"], "mean"),
+        experts=tables["experts"],
+        details=tables["details"],
+        domains=tables.get("domains"),
+        about=about,
+        pairs=pairs,
+    )
+
+
+def _groups(name: str, about: Mapping[str, Any]) -> pl.DataType | None:
+    """Tell the type of the groups by their list; None where there are none."""
+    if about.get("by") is None and "groups" not in about:
+        return None
+    groups = about.get("groups")
+    if not isinstance(groups, list):
+        raise FileError(f"{name}: {ABOUT} has no list of groups; accepted: {_ACCEPTED}")
+    for kind, dtype in ((bool, _TRUTH), (int, _INTEGER), (str, _TEXT)):
+        if all(isinstance(group, kind) for group in groups):
+            return dtype
+    raise FileError(f"{name}: {ABOUT} has groups of several kinds; accepted: {_ACCEPTED}")
+
+
+def _table(folder: Path, name: str, groups: pl.DataType | None) -> pl.DataFrame:
+    file = find_table(folder, name)
+    if file is None:
+        raise FileError(f"{folder}: has no table {name}; accepted: {_ACCEPTED}")
+    first: Mapping[str, pl.DataType] = {} if groups is None else {"group": groups}
+    if name == "details":
+        return read_table(file, {**first, **_NEEDED[name]}, optional=_KNOWN_OF_LAYERS, others=True)
+    return read_table(file, {**first, **_NEEDED[name]})
+
+
+def _infinite(frame: pl.DataFrame, value: str) -> pl.DataFrame:
+    """Take back what was said of infinite values for formats that have no such number."""
+    said = pl.col("reason").eq_missing("infinite")
+    return frame.with_columns(
+        pl.when(said & pl.col(value).is_null()).then(float("inf")).otherwise(pl.col(value)).alias(value),
+        pl.when(said).then(None).otherwise(pl.col("reason")).alias("reason"),
+    )
+
+
+def _pair_counts(coactivation: pl.DataFrame, experts: pl.DataFrame, details: pl.DataFrame) -> PairCounts:
+    """Lay the counts of pairs out as they were; on the diagonal stands what each expert got."""
+    layers = details["layer"].unique(maintain_order=True)
+    groups = details["group"].unique(maintain_order=True) if "group" in details.columns else None
+    of_layers = details.unique("layer", keep="first", maintain_order=True)
+    n_cells, size = 1 if groups is None else len(groups), int(of_layers["n_experts"].max() or 0)  # type: ignore[arg-type]
+    counts = np.zeros((n_cells, len(layers), size, size), dtype=np.int64)
+    places = {layer: place for place, layer in enumerate(layers.to_list())}
+    cells = {None: 0} if groups is None else {group: cell for cell, group in enumerate(groups.to_list())}
+    for frame, second, value in ((coactivation, "other", "tokens"), (experts, "expert", "expert_token_counts")):
+        cell = [cells[group] for group in frame["group"]] if groups is not None else 0
+        where = [places[layer] for layer in frame["layer"]]
+        counts[cell, where, frame["expert"].to_numpy(), frame[second].to_numpy()] = frame[value].fill_null(0).to_numpy()
+    return PairCounts(
+        counts, of_layers["n_experts"].to_numpy(), of_layers["top_k"].to_numpy(), layers.to_numpy(), groups
+    )

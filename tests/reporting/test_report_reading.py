@@ -1,0 +1,168 @@
+"""What was written to a folder or a file is read back as it was, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import moefps
+from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
+from moefps.comparison.reading import SCHEMAS
+from moefps.io.picks import read_picks
+from moefps.io.table_folders import write_table_folder
+from reporting.pages import DUMP, moefps_command
+from support import refused
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A comparison with groups that have nothing: a last task alone, and no token of two groups."""
+    folder, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(5)
+    records = [make_record(rng, f"T/{i}", has_response=i != 2) for i in range(4)]
+    pairs = write_pairs(folder / "pairs.json", records)
+    dumps = []
+    for condition in ("agentic", "assisted"):
+        ids, weights = random_routing(rng, len(list(rows_of(records, condition))), (6, 5), 2)
+        world = {"ids": ids, "weights": weights, "n_experts": (6, 5), "pairs": pairs}
+        dumps.append(write_condition(folder / f"{condition}.dump", records, condition, **world))
+    return moefps.compare(*dumps, pairs, n_resamples=20)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """Two texts without weights and without intervals, grouped by an odd column: most columns are null."""
+    folder = tmp_path_factory.mktemp("bare")
+    samples = pl.DataFrame({"part": ["", 'a "b", c\n</script>']})
+    dumps = [
+        moefps.write_dump(folder / name, expert_ids=ids, offsets=[0, 1, 2], n_experts=4, samples=samples)
+        for name, ids in {"base": [[[0, 1]], [[2, 3]]], "tuned": [[[0, 1]], [[2, 0]]]}.items()
+    ]
+    return moefps.compare(*dumps, by="part", n_resamples=0)
+
+
+def same_comparison(one, other):
+    assert one.summary == other.summary
+    assert one.findings == other.findings
+    assert list(one.tables) == list(other.tables)
+    for name, table in one.tables.items():
+        assert_frame_equal(table, other.tables[name], check_exact=True)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+@pytest.mark.parametrize("which", ["found", "bare"])
+def test_a_comparison_comes_back_as_it_was(which, file_format, tmp_path, request):
+    comparison = request.getfixturevalue(which)
+    assert {name: list(table.schema.items()) for name, table in comparison.tables.items()} == {
+        name: list(schema.items()) for name, schema in SCHEMAS.items()
+    }
+    folder = comparison.write(tmp_path / "out", file_format=file_format, figures={"a.png": b"1"})
+    same_comparison(moefps.open_comparison(folder), comparison)
+
+
+def test_what_is_no_comparison_is_refused(found, tmp_path):
+    whole = found.write(tmp_path / "whole")
+
+    def broken(name, break_it):
+        folder = shutil.copytree(whole, tmp_path / name)
+        break_it(folder)
+        return lambda: moefps.open_comparison(folder)
+
+    def change_summary(folder):
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["n_tasks"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    table = "tables/layer_metrics.csv"
+    refused(moefps.FileError, lambda: moefps.open_comparison(tmp_path / "none"), "none: does not exist; accepted")
+    refused(moefps.FileError, lambda: moefps.open_comparison(whole / table), "is a file")
+    refused(moefps.FileError, lambda: moefps.open_comparison(tmp_path), r"has no summary\.json")
+    for name, break_it, *words in (
+        ("half", lambda folder: (folder / table).unlink(), "has no layer_metrics.csv or layer_metrics.parquet"),
+        ("twice", lambda folder: shutil.copy(folder / table, folder / "tables/layer_metrics.json"), "accepted: one"),
+        ("empty", lambda folder: (folder / table).write_text(""), "is empty"),
+        ("column", lambda folder: (folder / table).write_text("layer,group\n0,all\n"), "has no column count"),
+        ("summary", change_summary, r"summary\.json has no n_tasks"),
+        ("json", lambda folder: (folder / "summary.json").write_text("{"), "cannot be read as json"),
+        ("list", lambda folder: (folder / "summary.json").write_text("[]"), "holds a list"),
+    ):
+        refused(moefps.FileError, broken(name, break_it), *words)
+    text = (whole / table).read_text().replace("all,", "all,x", 1)
+    refused(
+        moefps.FileError,
+        broken("value", lambda folder: (folder / table).write_text(text)),
+        "column count has 'x.*'; accepted: whole numbers, or nothing",
+    )
+
+
+@pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("by", [None, "domain", "number"])
+def test_metrics_come_back_as_they_were(by, file_format, tmp_path):
+    if by == "number":
+        dump = moefps.open_dump(DUMP)
+        samples = dump.samples.select(number=pl.int_range(pl.len()) // 5)
+        source = moefps.write_dump(
+            tmp_path / "dump",
+            expert_ids=dump.expert_ids,
+            offsets=dump.token_starts,
+            n_experts=16,
+            samples=samples,
+        )
+    else:
+        source = DUMP
+    metrics = moefps.routing_metrics(source, by=by, targets="spectra", ci=0.9, n_resamples=20)
+    tables = {**metrics.tables(), "coactivation": metrics.coactivation()}
+    folder = write_table_folder(tmp_path / "out", tables, metrics.about, file_format=file_format)
+    again = moefps.open_metrics(folder)
+    assert repr(again) == repr(metrics)
+    assert dict(again.about) == dict(metrics.about)
+    for name, table in metrics.tables().items():
+        assert_frame_equal(again.tables()[name], table, check_exact=True)
+    assert_frame_equal(again.coactivation(), metrics.coactivation(), check_exact=True)
+
+
+def test_infinite_values_come_back(tmp_path):
+    ids = np.array([[[0, 1]], [[0, 1]]])
+    weights = np.array([[[1.0, 0.0]], [[1.0, 0.0]]], dtype=np.float32)
+    dump = moefps.write_dump(tmp_path / "dump", expert_ids=ids, expert_weights=weights, offsets=[0, 2], n_experts=2)
+    metrics = moefps.routing_metrics(dump)
+    for file_format in ("csv", "json"):
+        out = tmp_path / file_format
+        moefps_command("metrics", tmp_path / "dump", "--targets", "none", "--format", file_format, "-o", out)
+        again = moefps.open_metrics(tmp_path / file_format)
+        assert_frame_equal(again.layers, metrics.layers, check_exact=True)
+
+
+def test_what_is_no_folder_of_metrics_is_refused(tmp_path):
+    metrics = moefps.routing_metrics(DUMP, by="domain", metrics=["gini_coefficient"])
+    whole = write_table_folder(tmp_path / "whole", metrics.tables(), metrics.about)
+    other = write_table_folder(tmp_path / "other", {"experts": pl.DataFrame({"expert": [0]})}, {"source": "x"})
+    refused(moefps.FileError, lambda: moefps.open_metrics(other), "has no table layers; accepted: a folder that")
+    (whole / "layers.csv").write_text((whole / "layers.csv").read_text().replace("gini", "gini,", 1))
+    refused(moefps.FileError, lambda: moefps.open_metrics(whole), "layers.csv: cannot be read as csv")
+
+
+def test_picks_come_back_and_others_are_refused(tmp_path):
+    moefps_command("select", DUMP, "-m", "3", "-o", tmp_path / "sel.csv")
+    moefps_command("select", DUMP, "-m", "3", "-o", tmp_path / "sel.json")
+    moefps_command("select", DUMP, "-m", "3", "-o", tmp_path / "sel.parquet")
+    moefps_command("select", DUMP, "-m", "3", "-o", tmp_path / "sel.npy")
+    picks = read_picks(tmp_path / "sel.parquet")
+    assert picks.columns[:5] == ["rank", "index", "radius", "cluster_size", "typicality"]
+    assert_frame_equal(read_picks(tmp_path / "sel.csv"), picks, check_exact=True)
+    assert_frame_equal(read_picks(tmp_path / "sel.json"), picks, check_exact=True)
+    refused(moefps.FileError, lambda: read_picks(tmp_path / "sel.npy"), "is no file of picks; accepted: a .csv")
+    head = "rank,index,radius,cluster_size\n"
+    for text, *words in (
+        ("rank,index\n1,2\n", "has no column radius"),
+        (head, "has no row"),
+        (f"{head}1,,0,1\n", "row 0 .* has None for index"),
+        (f"{head}1,2,-1,1\n", "row 0 .* has -1.0 for radius"),
+        (f"{head}2,2,1,1\n", "the ranks are not 1 to 1"),
+    ):
+        (tmp_path / "bad.csv").write_text(text)
+        refused(moefps.FileError, lambda: read_picks(tmp_path / "bad.csv"), *words)
