@@ -17,7 +17,7 @@ from .timing import say
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benches" / "results"
-SECTIONS = ("matrix", "select", "metrics", "precision")
+SECTIONS = ("matrix", "select", "metrics", "compare", "precision")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -56,6 +56,10 @@ def work(options: argparse.Namespace) -> None:
         from . import trace_metrics
 
         found["result"] = trace_metrics.main(n_threads, quick=options.quick)
+    elif options.worker == "compare":
+        from . import comparing
+
+        found["result"] = comparing.main(n_threads, quick=options.quick)
     else:
         from . import precision
 

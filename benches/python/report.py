@@ -39,6 +39,8 @@ def markdown(results: Result) -> str:
         parts.append(_passes(matrix, select))
     if "metrics" in results:
         parts += [_unequal(results["metrics"]), _trace_metrics(results["metrics"])]
+    if "compare" in results:
+        parts += [_unequal(results["compare"]), _comparison(results["compare"])]
     if "precision" in results:
         parts.append(_precision(results["precision"]))
     if results["rust"]:
@@ -285,6 +287,36 @@ def _trace_metrics(by_threads: Result) -> str:
     text += f"\nA generated dump of {size['assignments']:,} assignments ({_shape(size)}), mapped from disk:\n\n"
     head = ["what", "threads", "seconds", "10⁶ assignments a second", "anonymous memory, GB"]
     return text + table(head, large)
+
+
+def _comparison(by_threads: Result) -> str:
+    """Two conditions compared, beside the sums alone in other ways."""
+    rows = []
+    for n, found in by_threads.items():
+        whole, kernel, *others = found["result"]["contenders"]
+        for c in (whole, kernel, *others):
+            memory = f"{c['anonymous_bytes'] / 1e9:.2f}" if "anonymous_bytes" in c else ""
+            difference = f"{c['difference']:.1g}" if "difference" in c else ""
+            label = _label(c, len(whole["seconds"]))
+            times = _times(c, whole), _times(c, kernel)
+            rows.append([label, n, number(_median(c)), *times, memory, difference])
+    case = next(iter(by_threads.values()))["result"]
+    n_tokens, n_layers, top_k = case["shape"]
+    text = (
+        f"## Comparison of two conditions\n\n{n_tokens * n_layers:,} pairs of choices ({n_tokens:,} tokens in "
+        f"{n_layers} layers, top-{top_k}) of {case['tasks']} tasks in {case['groups']} groups, mapped from disk. "
+        f"`moefps.compare` reads the file of pairs, joins, sums and makes all tables, with {case['resamples']:,} "
+        f"resamples of tasks; the others are handed the joined rows, and only sum:\n\n"
+    )
+    head = [
+        "way",
+        "threads",
+        "seconds",
+        "times `moefps.compare`",
+        "anonymous memory, GB",
+        "largest difference of a mean",
+    ]
+    return text + table(head, rows)
 
 
 def _precision(rows: Sequence[Result]) -> str:

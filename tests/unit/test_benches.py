@@ -48,6 +48,19 @@ def test_precision(tmp_path):
         assert f"| {row['data']} | {row['ground']} |" in text
 
 
+def test_comparison(tmp_path):
+    by_threads, text = quick("compare", tmp_path / "out.json")
+    found = by_threads["1"]["result"]
+    whole, *others = found["contenders"]
+    assert (found["tasks"], found["groups"]) == (12, 9)
+    assert whole["smallest_group"] > 0
+    assert whole["anonymous_bytes"] > 0 or sys.platform != "linux"
+    # The kernel and plain numpy are always there; numba only where it is installed.
+    assert len(others) >= 2
+    assert all(way["difference"] < 1e-6 for way in others), others
+    assert "8,000 pairs of choices" in text
+
+
 @pytest.mark.slow
 def test_selection(tmp_path):
     pytest.importorskip("skmatter")
