@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -41,3 +42,15 @@ def same_selection(found: object, expected: object) -> None:
     """All parts of two selections are equal, to the last bit."""
     for field in SELECTION:
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), err_msg=field)
+
+
+@contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
+    """Let files grow to a size only, which fails as a full disk does."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 
 import moefps
 from moefps.errors import ArgumentError, DataError, DtypeError, ShapeError
-from moefps.kernels import count_routing, find_neighbours
+from moefps.kernels import count_routing, find_neighbours, sum_logits
 from moefps.metrics import double, find_metric, metrics_from_counts, routing_metrics
 from moefps.metrics.analyzer import RoutingAnalyzer
 from reference.counts import COUNTS, SUMS, counts
 from support import refused
 
-kernels = pytest.importorskip("moefps.kernels")
-has_logits = hasattr(kernels, "sum_logits")
 WHOLE = {"dead_experts", "underused_experts", "num_active_experts", "total_expert_activations", "maxvio"}
 
 
@@ -326,7 +324,6 @@ def test_before_the_first_update():
     assert analyzer.get_aggregated_metrics() == {}
 
 
-@pytest.mark.skipif(not has_logits, reason="the kernel of logits is not there")
 @given(
     seed=st.integers(0, 2**32 - 1),
     scoring=st.sampled_from(["softmax", "sigmoid", "sqrt_softplus"]),
@@ -343,7 +340,7 @@ def test_logits(seed, scoring, passive):
     for rows in (slice(4), slice(4, 9)):
         single.update(ids[rows], logits=logits[rows], scoring=scoring)
         wide.update(ids[rows], logits=logits[rows].astype(np.float64), scoring=scoring)
-    sums = kernels.sum_logits(
+    sums = sum_logits(
         ids.astype(np.int16)[:, None], logits[:, None], n_experts=5, passive_experts=passive, scoring=scoring
     )
     counted = count_routing(
@@ -356,7 +353,6 @@ def test_logits(seed, scoring, passive):
     refused(ArgumentError, lambda: single.update(ids, logits=logits, scoring=other), "scoring: ")
 
 
-@pytest.mark.skipif(not has_logits, reason="the kernel of logits is not there")
 def test_bad_logits_are_refused():
     for dtype in (np.float32, np.float64):
         for bad in (np.nan, np.inf):

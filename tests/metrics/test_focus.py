@@ -1,8 +1,7 @@
-"""The expert focus degree against the plain definition, worked examples, chance, and what is refused."""
+"""The expert focus degree against the plain definition, worked examples, and chance."""
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from pathlib import Path
 
@@ -13,44 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moefps
-from moefps.compat.focus import calculate_expert_focus_degree
-from moefps.io.dump import LayerInfo
+from metrics.focus_dumps import DOMAINS, write
 from moefps.metrics.focus import BANDS, compute_degrees
 from moefps.metrics.focus.reading import read_summary
 from reference.focus import focus as plain_focus
 from reference.focus import sums, token_activations
-from support import refused
 
-DOMAINS = ["maths", "code", "law"]
 COLUMNS = ["layer", "expert", "domain", "count", "mean_activation", "max_activation", "total_activation", "percent"]
-
-
-def write(path, seed=0, *, lengths=(5, 0, 9, 4, 12, 7), experts=(6, 4), passive=(1, 0), k=3, drop=0.1, **more):
-    """Write a dump of uneven layers, with dropped tokens, weights that sum to 0, and logits."""
-    rng = np.random.default_rng(seed)
-    shape = (sum(lengths), len(experts))
-    ids = np.full((*shape, k), -1, dtype=np.int16)
-    for layer, n in enumerate(experts):
-        order = rng.random((shape[0], n)) ** 2 * np.linspace(1, 4, n)
-        ids[:, layer, : min(n, k)] = order.argsort(axis=1)[:, :k]
-    ids[rng.random(ids.shape) < drop] = -1
-    ids[rng.random(shape) < drop] = -1
-    weights = rng.choice([0.0, 0.05, 0.1, 0.25, 0.6], ids.shape).astype(np.float32)
-    scoring = more.pop("scoring", ["softmax"] * len(experts))
-    layers = [
-        LayerInfo(index=i, path=f"m.{i}", layer=i, n_experts=n, top_k=k, passive_experts=p, scoring=scoring[i])
-        for i, (n, p) in enumerate(zip(experts, passive, strict=True))
-    ]
-    given = {
-        "expert_ids": ids,
-        "expert_weights": weights,
-        "router_logits": rng.normal(0, 2, (*shape, max(experts))).astype(np.float32),
-        "offsets": np.concatenate([[0], np.cumsum(lengths)]),
-        "layers": layers,
-        "samples": pl.DataFrame({"domain": [DOMAINS[i % 3] for i in range(len(lengths))]}),
-        "tokens": pl.DataFrame({"segment": rng.choice(["prompt", "answer"], shape[0])}),
-    }
-    return moefps.write_dump(path, **given | more)
 
 
 @pytest.fixture
@@ -183,52 +151,6 @@ def test_worked_example():
     assert row["balanced_focus_degree"] == pytest.approx(100 * 22.6 / 44.7)
     assert row["balanced_chance"] == pytest.approx(100 / 3)
     assert found.reading.startswith("medium focus: experts give 59.0 % of their activation to one of 3 domains")
-
-
-def test_the_call_that_people_have():
-    stats = {"e0": {d: {"total_activation": x} for d, x in zip("abc", (45.2, 12.8, 18.6), strict=True)}}
-    found = calculate_expert_focus_degree(stats)
-    percent = found["expert_focus_details"]["e0"]["domain_percentages"]
-    assert {d: round(x, 1) for d, x in percent.items()} == {"a": 59.0, "b": 16.7, "c": 24.3}
-    assert found["average_focus_degree"] == found["focus_degrees"][0] == pytest.approx(59.0, abs=0.01)
-    stats |= {1: {"a": {"total_activation": 0}}, 2: {"d": {"total_activation": 3, "count": 9}}}
-    found = calculate_expert_focus_degree(stats)
-    assert found["expert_focus_details"][1]["focus_percentage"] is None
-    assert found["expert_focus_details"][2]["most_focused_domain"] == "d"
-    assert found["std_focus_degree"] == pytest.approx(np.std(found["focus_degrees"]))
-    assert found["band_counts"] == {"scattered": 0, "light": 0, "medium": 1, "high": 0, "extreme": 1}
-    nothing = calculate_expert_focus_degree({0: {"a": {"total_activation": 0}}})
-    assert (nothing["average_focus_degree"], nothing["focus_degrees"]) == (None, [])
-    alone = calculate_expert_focus_degree({0: {"a": {"total_activation": 2}}})
-    assert (alone["focus_degrees"], alone["focus_entropy"]) == ([100.0], {0: None})
-
-
-def test_the_call_that_people_have_says_the_same(dump):
-    found = moefps.expert_focus(dump, balanced=True, layers=[0])
-    stats = {}
-    for row in found.domains.iter_rows(named=True):
-        stats.setdefault(row["expert"], {})[row["domain"]] = {"total_activation": row["total_activation"]}
-    tokens = dict(found.tokens.select("domain", "tokens").iter_rows())
-    for name, how in {"focus_degree": {}, "balanced_focus_degree": {"domain_tokens": tokens}}.items():
-        degrees = calculate_expert_focus_degree(stats, **how)["focus_degrees"]
-        assert degrees == pytest.approx(found.experts[name].drop_nulls().to_list(), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("stats", "how", "words"),
-    [
-        ({}, {}, "no expert"),
-        ([1], {}, "list"),
-        ({0: {}}, {}, "expert 0 has no domains"),
-        ({0: {"a": {"count": 1}}}, {}, "expert 0, domain 'a' has no total_activation"),
-        ({0: {"a": {"total_activation": -1}}}, {}, "is -1; accepted"),
-        ({0: {"a": {"total_activation": "x"}}}, {}, "is 'x'; accepted"),
-        ({0: {"a": {"total_activation": 1}}}, {"domain_tokens": {}}, "domain_tokens: has no domain 'a'"),
-        ({0: {"a": {"total_activation": 1}}}, {"domain_tokens": {"a": 0}}, "has 0; accepted"),
-    ],
-)
-def test_what_the_call_refuses(stats, how, words):
-    refused((moefps.ArgumentError, moefps.DataError), lambda: calculate_expert_focus_degree(stats, **how), words)
 
 
 def test_bands_and_ties():
@@ -391,61 +313,6 @@ def test_readings():
     assert "would give 97.0 % by luck alone, so that little of it is focus" in read_summary(row, **how)
     assert "only 1.0 points above" in read_summary(row | {"mean": 26.0, "luck": 25.0}, **how)
     assert "which is the chance level of 25.0 %" in read_summary(row | {"mean": 25.01, "luck": 25.0}, **how)
-
-
-REFUSED = {
-    "no such column": ({"by": "task"}, moefps.ArgumentError, "by: .*has no column 'task'; accepted: sample, domain"),
-    "one value": ({"by": ["a"] * 6}, moefps.ArgumentError, "by: labels have the one value 'a'"),
-    "as many as neither": ({"by": ["a", "b"]}, moefps.ShapeError, "by: 2 labels; accepted: one for each of 6 samples"),
-    "an empty label": ({"by": ["a", "b", None, "a", "b", "a"]}, moefps.DataError, "1 labels are empty, first at 2"),
-    "floats": ({"by": np.arange(6.0)}, moefps.DtypeError, "by: labels of Float64"),
-    "several kinds": ({"by": ["a", 1, "b", "a", "a", "a"]}, moefps.DtypeError, "labels of several kinds"),
-    "two dimensions": ({"by": np.zeros((6, 2), int)}, moefps.ShapeError, r"labels of shape \(6, 2\)"),
-    "threshold": ({"threshold": -0.1}, moefps.ArgumentError, "threshold: -0.1"),
-    "threshold of shares": ({"threshold": 1, "activation": "renormalized"}, moefps.ArgumentError, "threshold: 1"),
-    "activation": ({"activation": "counts"}, moefps.ArgumentError, "activation: 'counts'"),
-    "layer": ({"layers": [2]}, moefps.ArgumentError, "layers: 2; accepted"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused(dump, case):
-    how, error, words = REFUSED[case]
-    refused(error, lambda: moefps.expert_focus(dump, **how), words)
-
-
-def test_refused_of_dumps(tmp_path):
-    plain = write(tmp_path / "a.dump", router_logits=None, expert_weights=None)
-    refused(moefps.DumpError, lambda: moefps.expert_focus(plain), "holds no expert_weights, .*accepted: another dump")
-    other = write(tmp_path / "b.dump", scoring=["other", "other"])
-    refused(moefps.DumpError, lambda: moefps.expert_focus(other, activation="probs"), "layer 0, the scoring 'other'")
-    gaps = write(tmp_path / "c.dump", tokens={"segment": [None, "a", "b"] + ["a"] * 34})
-    refused(
-        moefps.DataError,
-        lambda: moefps.expert_focus(gaps, "segment"),
-        r"by: column 'segment' is empty at 1 of 37 tokens, first at token row 0 \(sample 0\)",
-    )
-    path = tmp_path / "b.dump" / "expert_weights.npy"
-    weights = np.load(path)
-    weights[np.asarray(other.expert_ids) >= 0] = np.nan
-    np.save(path, weights)
-    refused(moefps.DataError, lambda: moefps.expert_focus(tmp_path / "b.dump"), r"b\.dump/expert_weights\.npy: row 0")
-
-
-def test_refused_of_arrays():
-    activations = np.full((4, 2), 0.5)
-    labels = ["a", "b", "a", "b"]
-    for how in ({"activation": "probs"}, {"layers": [0]}, {"together": True}):
-        call = functools.partial(moefps.expert_focus, activations, labels, **how)
-        refused(moefps.ArgumentError, call, f"{next(iter(how))}: ")
-    refused(moefps.ArgumentError, lambda: moefps.expert_focus(activations), "by: 'domain' names a column of a dump")
-    refused(moefps.ShapeError, lambda: moefps.expert_focus(activations, labels[:3]), "by: 3 labels; accepted: .* 4 tok")
-    refused(moefps.ShapeError, lambda: moefps.expert_focus(activations[0], labels), r"activations: shape \(2,\)")
-    found = moefps.expert_focus(activations, labels)
-    refused(moefps.ArgumentError, found.together, "together: .*expert_focus\\(together=True\\)")
-    refused(moefps.ArgumentError, lambda: found.tokens_of(2), "expert: 2; accepted: 0 to 1")
-    refused(moefps.ArgumentError, lambda: found.tokens_of(0, 1), "layer: 1; accepted, .*: 0")
-    assert found.tokens_of(1)["domain"].to_list() == labels
 
 
 def test_real_traces(traces, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from moefps.errors import ArgumentError, DataError, DtypeError, FileError, ShapeError
 from moefps.io import atomic_file, check_destination, read_labels, table_format, write_table
 from moefps.io.atomic import human_bytes
+from support import largest_file
 
 posix = pytest.mark.skipif(os.name == "nt", reason="permissions, links and limits of POSIX")
 
@@ -35,18 +36,6 @@ def folder_without_rights():
         if is_root:
             os.seteuid(0)
         shutil.rmtree(folder)
-
-
-@contextmanager
-def largest_file(n_bytes):
-    """Let files grow to a size only, which fails as a full disk does."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @posix
