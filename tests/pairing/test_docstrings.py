@@ -62,7 +62,9 @@ def test_finds_what_the_tokens_of_the_source_say(made):
         "x = '''open",
         "a\0b",
         "(" * 5000,
-        "\ufeff'doc'",
+        "\ufeff\ufeff'doc'",
+        "x\ufeff = 1",
+        "'doc'\\\n",
         "'\ud800",
         "def f():\n  1\n\t2",
         "0777",
@@ -83,6 +85,43 @@ def test_of_a_module_a_class_and_a_function_with_an_import():
 def test_parenthesised_and_one_liners():
     source = 'def f(): "a"; ("b"); return "c"\r"d"\r'
     assert [source[a:b] for a, b in docstring_spans(source)] == ['"a"', '"b"', '"d"']
+
+
+# What a source can be made of, and the docstrings in it.
+SHAPES = {
+    "a mark before the file": ("\ufeffimport a\n'é'\n", ["'é'"]),
+    "the mark on the line of the docstring": ("\ufeff'é'; '😀'\r\n'b'", ["'é'", "'😀'", "'b'"]),
+    "form feeds": ("\x0cdef f():\n\x0c    'a' \x0c\n    x = 1\n\x0c\n    'b'\n", ["'a'", "'b'"]),
+    "ends of lines for others": ("def f():\n    'a\x0b\x1c\x85\u2028b'\n    'c'\n", ["'a\x0b\x1c\x85\u2028b'", "'c'"]),
+    "lone carriage returns": ("def f():\r    '''a\rb'''\r    'a' \\\r  'b'\r", ["'''a\rb'''", "'a' \\\r  'b'"]),
+    "all ends of lines at once": ("if 1:\r\n '''a\rb\r\nc\nd'''\r 'e'\n", ["'''a\rb\r\nc\nd'''", "'e'"]),
+    "continued lines": ("if 1:\r\n 'a' \\\r\n  r'b'\r\n x = \\\r\n  'no'\r\n", ["'a' \\\r\n  r'b'"]),
+    "concatenated over lines": ("('a'\n 'b')\n((('c')))\n", ["'a'\n 'b'", "'c'"]),
+    "astral names and combining marks": ("def \U0001d4bb(): '😀é'; '世e\u0301'\n", ["'😀é'", "'世e\u0301'"]),
+    "functions in classes in functions": (
+        "@d('no')\nasync def f(a: 'no' = 'no'):\n\tdef g():\n\t\tclass C:\n\t\t\tx: 'no'\n\t\t\t'C'\n\t\t'g'\n\t'f'\n",
+        ["'C'", "'g'", "'f'"],
+    ),
+    "every block": (
+        "if 1: 'a'\nelse: 'b'\ntry: 'c'\nexcept E: 'd'\nfinally: 'e'\nwith x: 'f'\nfor i in x: 'g'\nmatch x:\n case 1: 'h'\n",
+        [f"'{letter}'" for letter in "abcdefgh"],
+    ),
+    "every prefix": (
+        "".join(f"{prefix}'a'\n" for prefix in ["", "r", "R", "u", "U", "b", "Rb", "bR", "f", "Fr", "rF"]),
+        ["'a'", "r'a'", "R'a'", "u'a'", "U'a'"],
+    ),
+    "what only looks like one": (
+        "'a'.b\n'a'[0]\n'a' if x else 'b'\n'a' + 'b'\n('a',)\n(x := 'a')\nlambda: 'a'\nassert 'a'\n'a' f'b'\n",
+        [],
+    ),
+    "a declared encoding": ("# -*- coding: latin-1 -*-\n'é'\n", ["'é'"]),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_of_source(name):
+    source, expected = SHAPES[name]
+    assert [source[a:b] for a, b in docstring_spans(source)] == expected
 
 
 def test_no_warning_of_somebody_elses_escapes():

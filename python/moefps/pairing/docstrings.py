@@ -12,6 +12,8 @@ Span = tuple[int, int]
 
 # What ends a line for Python; str.splitlines knows more, which are ordinary characters in a source.
 _LINE_END = re.compile(r"\r\n|\r|\n")
+# Stands before what some editors write. Python skips it in a file, and stumbles over it in a text.
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 def docstring_spans(source: str) -> list[Span] | None:
@@ -23,7 +25,7 @@ def docstring_spans(source: str) -> list[Span] | None:
     Parameters
     ----------
     source : str
-        Python source. Lines may end in ``\n``, ``\r\n`` or ``\r``.
+        Python source. Lines may end in ``\n``, ``\r\n`` or ``\r``; a byte order mark may stand before the first.
 
     Returns
     -------
@@ -41,7 +43,9 @@ def docstring_spans(source: str) -> list[Span] | None:
     tree = _parse(source)
     if tree is None:
         return None
-    starts = [0, *(match.end() for match in _LINE_END.finditer(source))]
+    # The parser does not see the mark.
+    first = len(source) - len(source.removeprefix(_BYTE_ORDER_MARK))
+    starts = [first, *(match.end() for match in _LINE_END.finditer(source))]
     lines = [source[start:end] for start, end in zip(starts, [*starts[1:], len(source)], strict=True)]
     spans = []
     for node in ast.walk(tree):
@@ -85,7 +89,7 @@ def _parse(source: str) -> ast.Module | None:
         with warnings.catch_warnings():
             # An invalid escape in somebody's string is none of our user's business.
             warnings.simplefilter("ignore")
-            return ast.parse(source)
+            return ast.parse(source.removeprefix(_BYTE_ORDER_MARK))
     # What the parser raises for text that is no source, depending on its version.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
