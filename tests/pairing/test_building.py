@@ -119,9 +119,34 @@ def test_responses_are_wrapped_once():
     for content in once:
         [pair] = build_pairs([PROBLEM], trajectories=[run(tool(content))])
         assert whole(s for s in pair.agentic if s.kind == "tool_response") == "<tool_response>\nA\n</tool_response>\n"
-    [pair] = build_pairs([PROBLEM], trajectories=[run(tool(""), tool(once[0] + once[0]))])
-    response = whole(s for s in pair.agentic if s.kind == "tool_response")
-    assert response.startswith("<tool_response>\n\n</tool_response>\n<tool_response>\n<tool_response>\nA")
+    # Several answers in one message are several responses, and an empty one is one.
+    for content in (once[0] + once[0], once[1] + " \r\n" + once[0] + "\n"):
+        [pair] = build_pairs([PROBLEM], trajectories=[run(tool(""), tool(content))])
+        response = whole(s for s in pair.agentic if s.kind == "tool_response")
+        assert response == "<tool_response>\n\n</tool_response>\n" + "<tool_response>\nA\n</tool_response>\n" * 2
+    # Tags inside a text are part of it.
+    for content in (
+        "see <tool_response>A</tool_response>",
+        "<tool_response>A",
+        "A</tool_response>",
+        "</tool_response>",
+    ):
+        [pair] = build_pairs([PROBLEM], trajectories=[run(tool(content))])
+        response = whole(s for s in pair.agentic if s.kind == "tool_response")
+        assert response == f"<tool_response>\n{content}\n</tool_response>\n"
+
+
+@pytest.mark.parametrize("stub", [STUB, "\n\n" + STUB, STUB.replace("\n", "\r\n"), "def f(): ..."])
+@pytest.mark.parametrize("line_break", ["", "\n", "\r\n"])
+def test_a_stub_right_beside_the_tags(stub, line_break):
+    """A line break may be the stub's own or go with the tags; the stub is found, and stays as it is."""
+    problem = {**PROBLEM, "prompt": stub}
+    answer = f"<tool_response>{line_break}{stub}{line_break}</tool_response>"
+    for content in (answer, "<tool_response>no</tool_response>\n" + answer):
+        built = build_pairs([problem], trajectories=[run(tool(content))])
+        assert not built.canonical_only
+        response = [s for s in built[0].agentic if s.kind == "tool_response"][-3:]
+        assert texts(response) == [(None, "<tool_response>\n"), ("stub", stub), (None, "\n</tool_response>\n")]
 
 
 def test_calls_schema_and_parts():

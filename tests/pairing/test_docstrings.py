@@ -103,8 +103,8 @@ SHAPES = {
         ["'C'", "'g'", "'f'"],
     ),
     "every block": (
-        "if 1: 'a'\nelse: 'b'\ntry: 'c'\nexcept E: 'd'\nfinally: 'e'\nwith x: 'f'\nfor i in x: 'g'\nmatch x:\n case 1: 'h'\n",
-        [f"'{letter}'" for letter in "abcdefgh"],
+        "if 1: 'a'\nelse: 'b'\ntry: 'c'\nexcept E: 'd'\nfinally: 'e'\nwith x: 'f'\nmatch x:\n case 1: 'g'\n",
+        [f"'{letter}'" for letter in "abcdefg"],
     ),
     "every prefix": (
         "".join(f"{prefix}'a'\n" for prefix in ["", "r", "R", "u", "U", "b", "Rb", "bR", "f", "Fr", "rF"]),

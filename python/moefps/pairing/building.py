@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ INSTRUCTION = "Complete this function. Answer with the code that comes next.\n\n
 
 OPENING, CLOSING = "<tool_response>\n", "\n</tool_response>\n"
 """What stands around a tool's answer."""
+
+_LINE_BREAK = re.compile(r"\r?\n")
+_LINE_BREAK_AT_END = re.compile(r"\r?\n\Z")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +186,10 @@ def _agentic(trajectory: Trajectory, stub: Segment) -> Iterator[Segment]:
     is_stub_shown = False
     for turn in trajectory.turns:
         if turn.role == "tool":
-            segments = _response(turn.text, None if is_stub_shown else stub)
-            is_stub_shown = is_stub_shown or any(segment.key == STUB for segment in segments)
-            yield from segments
+            for answer in _answers(turn.text, stub.text):
+                segments = _response(answer, None if is_stub_shown else stub)
+                is_stub_shown = is_stub_shown or any(segment.key == STUB for segment in segments)
+                yield from segments
             continue
         kind = "user_prompt" if turn.role == "user" else turn.role
         if turn.text:
@@ -202,31 +207,37 @@ def _schema(tools: tuple[str, ...]) -> list[Segment]:
 
 def _response(text: str, stub: Segment | None) -> list[Segment]:
     """Put a tool's answer into segments: its tags, and the stub where it is looked for and there."""
-    opening, text, closing = _unwrapped(text)
     spans = docstring_spans(text) if looks_like_python(text) else None
     at = -1 if stub is None else text.find(stub.text)
     # Without the stub all is before it.
     at, end = (len(text), len(text)) if stub is None or at < 0 else (at, at + len(stub.text))
-    segments = [Segment("tool_response", None, opening)]
+    segments = [Segment("tool_response", None, OPENING)]
     for start, stop in ((0, at), (at, end), (end, len(text))):
         inside = None if spans is None else tuple(clip_spans(spans, start, stop))
         if stub is not None and start == at < stop:
             segments.append(Segment("tool_response", STUB, stub.text, stub.docstrings))
         elif start < stop:
             segments.append(Segment("tool_response", None, text[start:stop], inside))
-    return [*segments, Segment("tool_response", None, closing)]
+    return [*segments, Segment("tool_response", None, CLOSING)]
 
 
-def _unwrapped(text: str) -> tuple[str, str, str]:
-    """Part an answer from the tags around it, which some agents record; the tags are moefps's own where it has none."""
+def _answers(text: str, stub: str) -> list[str]:
+    """Take the tags off, which some agents record: of one answer, or of several in one message."""
     start, end = OPENING.strip(), CLOSING.strip()
     inner = text.strip()
-    is_wrapped = inner.startswith(start) and inner.endswith(end)
-    # Two answers in one message are not one that is wrapped.
-    if not is_wrapped or inner.count(start) > 1 or inner.count(end) > 1:
-        return OPENING, text, CLOSING
+    if len(inner) < len(start) + len(end) or not (inner.startswith(start) and inner.endswith(end)):
+        return [text]
     inner = inner[len(start) : len(inner) - len(end)]
-    return OPENING, inner.removeprefix("\n").removesuffix("\n"), CLOSING
+    return [_between_tags(answer, stub) for answer in re.split(f"{end}\\s*{start}", inner)]
+
+
+def _between_tags(text: str, stub: str) -> str:
+    """Take off the line breaks that go with the tags, but none that the stub begins or ends with."""
+    before, after = _LINE_BREAK.match(text), _LINE_BREAK_AT_END.search(text)
+    starts = {0 if before is None else before.end(), 0}
+    ends = {len(text) if after is None else after.start(), len(text)}
+    ways = [text[start:end] for start in sorted(starts, reverse=True) for end in sorted(ends)]
+    return next((way for way in ways if stub in way), ways[0])
 
 
 def _line(text: str) -> str:
