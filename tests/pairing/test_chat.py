@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 
@@ -76,6 +77,27 @@ def test_a_template_that_wraps_tool_responses_itself(small):
             assert task.assisted_aligned_attention_mask[segment.start - 1] == 1
 
 
+def test_a_template_that_wraps_several_responses_at_once(small):
+    """No response has tags inside tags; what stands between them and it belongs to them."""
+    template = (
+        "Answers come in <tool_response>.{% for m in messages %}{% if m.role == 'tool' %}"
+        "{% if messages[loop.index0 - 1].role != 'tool' %}<tool_response>cat: {% endif %}{{ m.content }}|"
+        "{% if loop.last %}</tool_response>{% endif %}"
+        "{% else %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}<a>"
+    )
+    tokenizer = with_template(small, template)
+    task = aligned(tokenizer, [*MESSAGES[:-1], {"role": "tool", "content": "b"}, *MESSAGES[-1:]])
+    whole = f"<tool_response>cat: |a\n{STUB}|b|</tool_response><a>Done."
+    assert whole in tokenizer.decode(task.agentic_ids)
+    found = [text for kind, text in pieces(tokenizer, task) if kind == "tool_response"]
+    assert found == ["<tool_response>cat: ", "a\n", STUB, "b", "|</tool_response>"]
+    # A tag that is only spoken of wraps nothing.
+    template = template.replace("cat: ", "</tool_response>")
+    assert "<tool_response></tool_response><tool_response>\n\n</tool_response>\n|" in tokenizer.decode(
+        aligned(with_template(small, template)).agentic_ids
+    )
+
+
 def test_a_template_that_does_not(small):
     text = small.decode(aligned(small).agentic_ids)
     assert text.count("<tool_response>") == text.count("</tool_response>") == 2
@@ -133,6 +155,71 @@ def test_a_template_that_reorders_messages(small):
     text = tokenizer.decode(aligned(tokenizer).agentic_ids)
     assert text.startswith("<user>U\n<assistant>")
     assert f"<tool>S\n<tool_response>\na\n{STUB}" in text
+
+
+DATE = (
+    "{{ bos_token }}<s>Today is {{ strftime_now('%d %b %Y') }}.{% if messages[0].role == 'system' %}"
+    "{{ messages[0].content | trim }}{% set messages = messages[1:] %}{% endif %}</s>{% for m in messages %}"
+    "<{{ m.role }}>{% if m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content | trim }}{% endif %}"
+    "{% endfor %}<a>"
+)
+TURNS = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('in turns') }}"
+    "{% endif %}<{{ 'model' if m.role == 'assistant' else m.role }}>{{ m.content | trim }}<end>{% endfor %}<model>"
+)
+NAMED = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' and not m.tool_call_id %}"
+    "{{ raise_exception('which call?') }}{% endif %}<{{ m.role }}>{{ m.content | trim | e }}{% endfor %}<a>"
+)
+SECOND = "\n  {{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content.split('</think>')[-1] }}{% endfor %}<a>"
+
+
+@pytest.mark.parametrize(
+    ("template", "word"),
+    [(DATE, None), (TURNS, "only user and assistant in turns"), (NAMED, "takes no tool role"), (SECOND, None)],
+    ids=["a date, quoted answers", "turns, no system", "names of calls, escaped texts", "white space first"],
+)
+def test_templates_of_many_kinds(small, template, word):
+    """Whatever a template does, the texts are there as they are and in order, and a text begins once."""
+    tokenizer = with_template(small, template, bos_token="<end>" if template is not TURNS else "<pad>")
+    with nullcontext() if word is None else pytest.warns(UserWarning, match=word):
+        task = aligned(tokenizer)
+    [pair] = build_pairs([PROBLEM], trajectories=[{"task_id": "t", "messages": MESSAGES}])
+    for condition in ("agentic", "assisted"):
+        ids = task.ids(condition)[task.mask(condition)]
+        rest = tokenizer.decode(ids)
+        assert rest.split()[0].startswith(tokenizer.bos_token)
+        assert (ids == tokenizer.bos_token_id).sum() == 1
+        for segment in pair.segments(condition):
+            before, found, rest = rest.partition(segment.text)
+            assert found, (segment.text, before)
+        assert not rest
+    assert task.segments[0].kind == "template"
+    assert [segment.key for segment in task.segments if segment.key] == ["stub", "canonical"]
+
+
+@pytest.mark.parametrize("ending", ["<think>\n", "[THINK]", "<|begin_of_thought|>\n\n"])
+def test_a_template_that_opens_thoughts(small, ending):
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<a>\n"
+    with pytest.warns(UserWarning, match="thoughts and does not close them, so solutions stand inside"):
+        task = aligned(with_template(small, template + f"{{{{ {ending!r} }}}}"))
+    assert small.decode(task.agentic_ids).endswith(f"<a>\n{ending}Done.\n    return 1\n")
+    # No warning, which would be an error here.
+    aligned(with_template(small, template + "<think>\n\n</think>\n\n"))
+
+
+@pytest.mark.parametrize("template", [QWEN_CHAT, None])
+def test_tags_inside_a_response_are_part_of_its_text(small, template):
+    tokenizer = with_template(small, template or small.chat_template)
+    text = f"<tool_response>a\n{STUB}"
+    answers = [{"role": "tool", "content": content} for content in (text, f"<tool_response>{text}</tool_response>")]
+    task = aligned(tokenizer, [*MESSAGES[:3], *answers])
+    rest = tokenizer.decode(task.agentic_ids)
+    for _ in answers:
+        _, found, rest = rest.partition(f"<tool_response>\n{text}\n</tool_response>")
+        assert found
+    assert "tool_response>" not in rest
 
 
 def test_tags_in_texts_of_pairs_made_elsewhere(small):

@@ -73,7 +73,8 @@ def align_pairs(
     Warns
     -----
     UserWarning
-        The chat template does not know the roles of an agent, so that they were given in the user's words.
+        The chat template does not know the roles of an agent, so that they were given in the user's words; or it opens
+        the assistant's turn with thoughts, so that solutions stand in those.
     """
     if output is not None:
         check_destination(output, overwrite=overwrite)
@@ -81,8 +82,8 @@ def align_pairs(
     tokenizer = load_tokenizer(tokenizer)
     pad_id = check_tokenizer(tokenizer)
     if chat:
-        found, note = chat_segments(tokenizer, found, name)
-        if note is not None:
+        found, notes = chat_segments(tokenizer, found, name)
+        for note in notes:
             warnings.warn(note, UserWarning, stacklevel=2)
     tasks = [check_task_tokens(_align(pair, tokenizer, pad_id, name), name) for pair in found]
     data = serialise_pair_tokens(tasks)
@@ -150,12 +151,16 @@ def _pieces(tokenizer: Any, segments: Sequence[Segment]) -> list[tuple[Segment, 
     encoded = encode_segments(tokenizer, segments)
     pieces = list(zip(segments, encoded, strict=True))
     begin = getattr(tokenizer, "bos_token_id", None)
-    first = segments[0]
-    # A chat template may have written it already.
-    if begin is None or (first.kind == TEMPLATE and encoded[0].ids[:1].tolist() == [begin]):
+    if begin is None or (segments[0].kind == TEMPLATE and _begins_with(encoded[0], begin)):
         return pieces
     nothing = np.zeros(1, dtype=np.bool_)
     return [(Segment(TEMPLATE, None, ""), Encoded(np.array([begin], dtype=np.int64), nothing, nothing)), *pieces]
+
+
+def _begins_with(encoded: Encoded, token: int) -> bool:
+    """Tell whether a chat template has written a token already, before anything but white space."""
+    at = np.flatnonzero(encoded.ids == token)[:1]
+    return len(at) > 0 and bool(encoded.is_blank[: at[0]].all())
 
 
 def _spans(pieces: Sequence[tuple[Segment, Encoded]]) -> list[tuple[int, int]]:

@@ -29,11 +29,17 @@ _ROLE_OF = {
     CANONICAL: "assistant",
 }
 _MARK = re.compile(r"MoefpsMark(\d+)End")
-# The tags as a template writes them around a response, and as they stand in the pairs.
-_OPENING = re.compile(r"<tool_response>\s*\Z")
-_CLOSING = re.compile(r"\A\s*</tool_response>")
+# The tags as a template writes them around a response, with what stands between them and it: the last tag before is an
+# opening one, and the first one after closes. And as they stand in the pairs.
+_OPENING = re.compile(r"<tool_response>(?!.*</?tool_response>).*\Z", re.DOTALL)
+_CLOSING = re.compile(r"\A(?:(?!</?tool_response>).)*</tool_response>", re.DOTALL)
 _OWN_OPENING = re.compile(r"\A<tool_response>\n?")
 _OWN_CLOSING = re.compile(r"\n?</tool_response>\n?\Z")
+# What some templates open the assistant's turn with, and do not close: <think>, [THINK], <|begin_of_thought|>.
+_THOUGHTS = re.compile(r"[<\[][\w|:]*(?:think|thought|reason)[\w|:]*[>\]]\s*\Z", re.IGNORECASE)
+_THOUGHTS_NOTE = (
+    "the chat template opens the assistant's turn with thoughts and does not close them, so solutions stand inside"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class _RefusedError(Exception):
     """A template does not take a conversation as it is."""
 
 
-def chat_segments(tokenizer: Any, pairs: Sequence[Pair], name: str) -> tuple[list[Pair], str | None]:
+def chat_segments(tokenizer: Any, pairs: Sequence[Pair], name: str) -> tuple[list[Pair], list[str]]:
     """Put the conditions of all pairs through a chat template.
 
     The solution follows the opening of the assistant's last turn. A template that knows no tool or no system role is
@@ -67,8 +73,8 @@ def chat_segments(tokenizer: Any, pairs: Sequence[Pair], name: str) -> tuple[lis
     -------
     pairs : list of Pair
         The same with segments of the kind ``template`` between.
-    note : str or None
-        How the template had to be helped; None where it took the roles as they are.
+    notes : list of str
+        How the template had to be helped, and what it does to the solution; none where it took the roles as they are.
 
     Raises
     ------
@@ -80,9 +86,12 @@ def chat_segments(tokenizer: Any, pairs: Sequence[Pair], name: str) -> tuple[lis
     first: ArgumentError | None = None
     for note, arrange in _ARRANGEMENTS:
         try:
-            return [_chat_pair(tokenizer, pair, arrange, name) for pair in pairs], note
-        except ArgumentError as error:  # noqa: PERF203 (a few ways, each over all pairs)
+            found = [_chat_pair(tokenizer, pair, arrange, name) for pair in pairs]
+        except ArgumentError as error:
             first = first or error
+            continue
+        notes = [note, _THOUGHTS_NOTE if any(map(_opens_thoughts, found)) else None]
+        return found, [note for note in notes if note is not None]
     assert first is not None  # noqa: S101 (there are arrangements)
     raise first
 
@@ -99,15 +108,24 @@ def _chat_pair(tokenizer: Any, pair: Pair, arrange: Callable[[list[_Message]], l
     return Pair(pair.task_id, **sides)
 
 
+def _opens_thoughts(pair: Pair) -> bool:
+    """Tell whether the template begins the assistant's turn with thoughts, which the solution would be part of."""
+    last = next((segment for segment in reversed(pair.assisted) if segment.kind == TEMPLATE), None)
+    return last is not None and _THOUGHTS.search(last.text) is not None
+
+
 def _messages(segments: Sequence[Segment]) -> tuple[list[_Message], tuple[Segment, ...]]:
     """Part the segments into messages, and what the assistant says in its last turn."""
     messages: list[tuple[str, list[Segment]]] = []
+    is_inside = False
     for segment in segments:
         role = _ROLE_OF[segment.kind]
         opens = segment.kind == "tool_response" and _OWN_OPENING.match(segment.text) is not None
-        if not messages or messages[-1][0] != role or opens:
+        # A tag inside a response is part of its text.
+        if not messages or messages[-1][0] != role or (opens and not is_inside):
             messages.append((role, []))
         messages[-1][1].append(segment)
+        is_inside = (opens or (is_inside and role == "tool")) and _OWN_CLOSING.search(segment.text) is None
     answer = tuple(messages.pop()[1])
     return [_Message(role, (tuple(parts),)) for role, parts in messages], answer
 
@@ -171,22 +189,37 @@ def _render(tokenizer: Any, messages: list[_Message]) -> Iterator[Segment]:
 
 def _laid_out(between: list[str], parts: list[tuple[Segment, ...]]) -> Iterator[Segment]:
     """Put the texts back between what the template wrote, and see to it that tool responses are wrapped once."""
+    wrapped = _wrapped(between, parts)
     tail = ""
     for i, segments in enumerate(parts):
-        is_response = segments[0].kind == "tool_response"
-        before, after = between[i].removeprefix(tail), between[i + 1]
-        opening, closing = _OPENING.search(before), _CLOSING.search(after)
-        tail = ""
-        if not is_response or opening is None or closing is None:
-            yield from _template(before)
-            yield from segments
-            continue
-        yield from _template(before[: opening.start()])
-        yield Segment("tool_response", None, opening[0])
-        yield from _bare(segments)
-        yield Segment("tool_response", None, closing[0])
-        tail = closing[0]
+        before = between[i].removeprefix(tail)
+        opening = _OPENING.search(before) if i in wrapped else None
+        closing = _CLOSING.search(between[i + 1]) if i in wrapped else None
+        yield from _template(before if opening is None else before[: opening.start()])
+        if opening is not None:
+            yield Segment("tool_response", None, opening[0])
+        yield from _bare(segments) if i in wrapped else segments
+        if closing is not None:
+            yield Segment("tool_response", None, closing[0])
+        tail = "" if closing is None else closing[0]
     yield from _template(between[-1].removeprefix(tail))
+
+
+def _wrapped(between: list[str], parts: list[tuple[Segment, ...]]) -> set[int]:
+    """Say which responses stand in tags of the template, one by one or several in a row."""
+    found: set[int] = set()
+    row: list[int] = []
+    for i, segments in enumerate(parts):
+        if segments[0].kind != "tool_response":
+            row = []
+        elif _OPENING.search(between[i]) is not None:
+            row = [i]
+        elif row:
+            row.append(i)
+        if row and _CLOSING.search(between[i + 1]) is not None:
+            found.update(row)
+            row = []
+    return found
 
 
 def _bare(segments: tuple[Segment, ...]) -> Iterator[Segment]:
