@@ -1,0 +1,1 @@
+"""Charts (Altair) and the report: what the tables of moefps look like."""

@@ -1,0 +1,231 @@
+"""What every chart of a comparison needs to know: what A and B are called, which groups can be drawn, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from moefps.reporting.theme import PAIR_STYLES, Style, styles_in_turn
+
+if TYPE_CHECKING:
+    from moefps.comparison import Comparison
+
+__all__ = ["MOST_LINES", "Study", "counted", "listed", "plain", "signed"]
+
+MOST_LINES = 9
+"""Groups in one chart; more would not be told apart."""
+
+_WORDS = {
+    "all": "all tokens",
+    "canonical": "solution",
+    "canonical_non_ws": "solution: no white space",
+    "tool_schema": "tool schema",
+    "tool_call": "tool call",
+    "tool_response": "tool response",
+    "tool_response_docstring": "tool response: docstrings",
+    "tool_response_non_docstring": "tool response: the rest",
+    "user_prompt": "user prompt",
+}
+_LONGEST = 34
+
+
+def plain(text: Any, longest: int = _LONGEST) -> str:
+    r"""Write somebody's name of something in one line that a chart has room for.
+
+    Examples
+    --------
+    >>> plain("two\nlines"), plain("a long name", 6)
+    ('two lines', 'a lon…')
+    """
+    line = " ".join(str(text).split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in line) or "(empty)"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def signed(value: float, digits: str = ".3f", *, plus: bool = False) -> str:
+    """Write a number with the minus sign that axes have.
+
+    Examples
+    --------
+    >>> signed(0.5), signed(0.012, "g", plus=True)
+    ('0.500', '+0.012')
+    """
+    return f"{value:{'+' if plus else ''}{digits}}".replace("-", "\N{MINUS SIGN}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    Examples
+    --------
+    >>> counted(1, "task"), counted(1200, "token")
+    ('1 task', '1,200 tokens')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A comparison as charts see it.
+
+    Attributes
+    ----------
+    found : Comparison
+        Its tables and summary; nothing else of it is used, so one read back from a folder gives the same charts.
+    """
+
+    found: Comparison
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What stands out, and how it was measured."""
+        return self.found.summary
+
+    @property
+    def metrics(self) -> pl.DataFrame:
+        """The table of layers and groups."""
+        return self.found.layer_metrics
+
+    @cached_property
+    def names(self) -> tuple[str, str]:
+        """What A and B are called: by their conditions, where they are of two."""
+        conditions = self.summary["condition_a"], self.summary["condition_b"]
+        if None not in conditions and conditions[0] != conditions[1]:
+            return plain(conditions[0]), plain(conditions[1])
+        return "A", "B"
+
+    @property
+    def versus(self) -> str:
+        """Both names."""
+        return f"{self.names[0]} against {self.names[1]}"
+
+    @property
+    def dumps(self) -> str:
+        """A sentence that says which dumps A and B are; empty where their conditions say it."""
+        if self.names != ("A", "B"):
+            return ""
+        return f"A is {plain(self.summary['a'], 60)}, B is {plain(self.summary['b'], 60)}."
+
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether the groups are those of pairs, not values of a column."""
+        return "count_tool_response" in self.summary and self.summary.get("by") is None
+
+    def intervals(self, what: str = "Bands") -> str:
+        """Give a sentence that says what the intervals are, or why there are none."""
+        text = str(self.summary["intervals"])
+        kind, _, reason = text.partition(": ")
+        if kind == "none":
+            return f"No intervals: {reason}."
+        level, _, how = text.partition(", ")
+        return f"{what}: {level} intervals, {how}."
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """All layers, also those where nothing is compared."""
+        return list(range(self.summary["n_layers"]))
+
+    @cached_property
+    def tokens(self) -> dict[str, int]:
+        """How many tokens each group of the table of layers has, at most in one layer."""
+        by_group = self.metrics.group_by("group", maintain_order=True).agg(pl.col("count").max())
+        return dict(by_group.iter_rows())
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What groups are called in legends, no two the same."""
+        found: dict[str, str] = {}
+        for name in self.tokens:
+            word = _WORDS.get(name) if self.is_of_pairs or name == "all" else None
+            label = word or plain(name)
+            same = sum(other == label or other.startswith(f"{label} (") for other in found.values())
+            found[name] = f"{label} ({same + 1})" if same else label
+        return found
+
+    def drawn(self, measure: str, wanted: Iterable[str] | None = None, *, most: int = MOST_LINES) -> list[str]:
+        """Name the groups that have a value of a measure, at most so many: then those with the most tokens.
+
+        Parameters
+        ----------
+        measure : str
+            A column of the table of layers.
+        wanted : iterable of str, optional
+            Of these groups alone.
+        most : int
+            How many.
+        """
+        there = self.metrics.filter(pl.col(measure).is_not_null())["group"].unique(maintain_order=True).to_list()
+        if wanted is not None:
+            there = [name for name in wanted if name in there]
+        if len(there) <= most:
+            return there
+        # The whole first, then by size; of equal ones the first.
+        ranked = sorted(there, key=lambda name: (name != "all", -self.tokens[name]))
+        kept = set(ranked[:most])
+        return [name for name in there if name in kept]
+
+    def left_out(self, drawn: Sequence[str], measure: str) -> str:
+        """Give sentences that say which groups a chart does not show, and why."""
+        empty = [self.labels[name] for name, number in self.tokens.items() if not number]
+        valued = self.drawn(measure, most=len(self.tokens))
+        crowded = [self.labels[name] for name in valued if name not in drawn]
+        said = []
+        if empty:
+            said.append(f"Left out, as no token is compared: {listed(empty)}.")
+        if crowded:
+            said.append(f"Left out, as they have the fewest tokens of {len(valued)} groups: {listed(crowded)}.")
+        return " ".join(said)
+
+    def why_not(self, measure: str, groups: Sequence[str] = ()) -> str | None:
+        """Say why a measure of groups cannot be drawn; None where it can.
+
+        Parameters
+        ----------
+        measure : str
+            A column of the table of layers.
+        groups : sequence of str
+            All of these are needed; any will do when empty.
+        """
+        missing = (self._why_no_group(name) for name in groups)
+        reason = next((reason for reason in missing if reason is not None), None)
+        if reason is not None:
+            return reason
+        drawn = self.drawn(measure, groups or None)
+        if drawn and all(name in drawn for name in groups):
+            return None
+        if not any(self.tokens.values()):
+            return "no token is compared"
+        if not self.summary["has_weights"]:
+            return "a dump holds no weights, so only the sets of chosen experts are compared"
+        if measure.startswith("margin") and self.summary["top_k"] == 1:
+            return "tokens have one expert each, so there is no margin over a second"
+        return f"{measure} is not defined in any layer"
+
+    def _why_no_group(self, name: str) -> str | None:
+        if not self.is_of_pairs:
+            return f"the groups are not those of pairs, so there is no {_WORDS[name]}"
+        if name not in self.tokens:
+            return f"the tables were made without the group {name}"
+        return None if self.tokens[name] else f"no token of the group {name} is compared"
+
+    @cached_property
+    def _looks(self) -> dict[str, Style]:
+        """Give every group its looks: those that are drawn together first, so that they differ most."""
+        together = self.drawn("jaccard")
+        return styles_in_turn([*together, *(name for name in self.tokens if name not in together)])
+
+    def styles(self, groups: Sequence[str]) -> list[Style]:
+        """Give the looks of groups: the same in every chart."""
+        of = PAIR_STYLES if self.is_of_pairs else self._looks
+        return [of[name] for name in groups]
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Name a few, and say how many more there are."""
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
