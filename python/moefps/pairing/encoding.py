@@ -52,8 +52,11 @@ def load_tokenizer(tokenizer: Any) -> Any:
     if not isinstance(tokenizer, str | os.PathLike):
         return tokenizer
     name = os.fspath(tokenizer)
-    if (Path(name).is_absolute() or name.startswith(".")) and not Path(name).exists():
-        raise ArgumentError(f"tokenizer: {name} does not exist; accepted: a folder, or a name on the hub")
+    # A name on the hub is an owner and a model at most.
+    is_path = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
+    if (is_path and not Path(name).exists()) or Path(name).is_file():
+        problem = "is a file" if Path(name).is_file() else "does not exist"
+        raise ArgumentError(f"tokenizer: {name} {problem}; accepted: a folder, or a name on the hub")
     try:
         from transformers import AutoTokenizer
     except ModuleNotFoundError as error:
@@ -63,7 +66,8 @@ def load_tokenizer(tokenizer: Any) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        # The first sentence says it; what follows is advice for programmers.
+        reason = " ".join(str(error).split()).partition(". ")[0][:300].rstrip(".") or type(error).__name__
         raise ArgumentError(f"tokenizer: {name} cannot be loaded: {reason}") from error
 
 
@@ -129,17 +133,18 @@ def _encoded(segment: Segment, ids: Sequence[int], offsets: Sequence[tuple[int, 
     """Say of every token what its characters are: by its offsets, as byte pieces decode to nothing readable."""
     spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
     starts, ends = spans[:, 0], spans[:, 1]
+    # Counts of characters before each place, so that what a token holds is a difference.
+    inked = np.cumsum([0] + [not character.isspace() for character in segment.text])
+    is_blank = inked[ends] == inked[starts]
     # Some tokenizers leave white space out of their offsets; it belongs to the token that it stands before.
     reached = np.maximum.accumulate(np.concatenate([[0], ends]))[:-1]
     starts = np.where(starts > reached, reached, starts)
-    # Counts of characters before each place, so that what a token holds is a difference.
-    inked = np.cumsum([0] + [not character.isspace() for character in segment.text])
     inside = np.zeros(len(segment.text) + 1, dtype=np.int64)
     for start, end in segment.docstrings or ():
         inside[start + 1 : end + 1] = 1
     inside = np.cumsum(inside)
     return Encoded(
         ids=np.array(ids, dtype=np.int64),
-        is_blank=inked[ends] == inked[starts],
+        is_blank=is_blank,
         is_docstring=inside[ends] > inside[starts],
     )
