@@ -65,8 +65,8 @@ def check_task_tokens(record: Any, name: str, place: str = "") -> TaskTokens:
     if not isinstance(record, dict):
         raise DataError(f"{name}: {place} is {show(record)}; accepted: an object for every task")
     task_id = record.get("task_id")
-    if not isinstance(task_id, str) or not task_id:
-        raise DataError(f"{name}: {place}: task_id is {show(task_id)}; accepted: a text that is not empty")
+    if not isinstance(task_id, str) or len(task_id.splitlines()) != 1:
+        raise DataError(f"{name}: {place}: task_id is {show(task_id)}; accepted: a text on one line, not empty")
     missing = next((field.name for field in fields(TaskTokens) if field.name not in record), None)
     check = _Checker(f"{name}: task {show_text(task_id)}")
     if missing is not None:
@@ -107,8 +107,10 @@ class _Checker:
         """Take a list of integers of 0 to ``limit - 1``."""
         if not isinstance(found, list | tuple):
             raise self.refuse(f"{field} is {show(found)}; accepted: a list of integers")
-        wrong = next((i for i, value in enumerate(found) if type(value) is not int or not 0 <= value < limit), None)
-        if wrong is not None:
+        # Of the whole list at once: rows are long, and files of many tasks are read by every command.
+        is_fine = set(map(type, found)) <= {int} and (not found or (min(found) >= 0 and max(found) < limit))
+        if not is_fine:
+            wrong = next(i for i, value in enumerate(found) if type(value) is not int or not 0 <= value < limit)
             raise self.refuse(f"{field}[{wrong}] is {show(found[wrong])}; accepted: integers of 0 to {limit - 1:,}")
         if length is not None and len(found) != length:
             raise self.refuse(f"{field} has {len(found):,} entries; accepted: {length:,}, as agentic_ids")
