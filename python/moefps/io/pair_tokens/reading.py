@@ -54,7 +54,7 @@ def read_pair_tokens(path: PathLike) -> PairTokens:
 def parse_pair_tokens(data: bytes, name: str) -> PairTokens:
     """Take the bytes of such a file; errors as `read_pair_tokens`."""
     try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=unique_keys)
+        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         raise FileError(f"{name}: byte {error.start:,} is not utf-8; accepted: JSON in utf-8") from error
     except RecursionError as error:
