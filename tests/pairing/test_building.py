@@ -177,6 +177,62 @@ def test_calls_schema_and_parts():
     assert [segment.kind for segment in pair.agentic[:2]] == ["tool_schema", "user_prompt"]
 
 
+def test_what_an_assistant_thought_and_refused():
+    thought = {"type": "thinking", "thinking": "Hm."}
+    messages = [
+        {"role": "assistant", "content": "A", "reasoning_content": "Hm.", "reasoning": "Hm."},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "B"}, {"type": "refusal", "refusal": "C"}]},
+        {"role": "assistant", "content": [thought]},
+        {"role": "assistant", "content": None, "refusal": "D"},
+        {"role": "tool", "content": [{"type": "text", "text": "e\n"}, {"type": "text", "text": STUB}, "f"]},
+    ]
+    [pair] = build_pairs([PROBLEM], trajectories=[{"task_id": "t", "messages": messages}])
+    said = [("A\n", None), ("BC\n", None), ("D\n", None), ("<tool_response>\n", None), ("e\n", None)]
+    said += [(STUB, "stub"), ("f", None), ("\n</tool_response>\n", None), (BODY, "canonical")]
+    assert [(segment.text, segment.key) for segment in pair.agentic] == said
+
+
+def test_only_a_response_shows_the_stub():
+    """Elsewhere it is ordinary text: in a system prompt, in words of the user and the assistant, in a call."""
+    call = {"function": {"name": "write", "arguments": {"text": STUB}}}
+    messages = [
+        {"role": "system", "content": STUB},
+        {"role": "user", "content": [STUB, STUB]},
+        {"role": "assistant", "content": STUB, "tool_calls": [call]},
+    ]
+    built = build_pairs([PROBLEM], trajectories=[{"task_id": "t", "messages": messages}])
+    assert built.canonical_only == ("t",)
+    assert [s.key for side in ("agentic", "assisted") for s in built[0].segments(side) if s.key] == ["canonical"] * 2
+    assert [s.text for s in built[0].agentic if s.kind == "system"] == [STUB]
+    # A response without a call before it is one all the same; what comes after the last one stays before the solution.
+    messages += [tool(f"{STUB[:-1]} # no\n{STUB}"), {"role": "user", "content": "and?"}]
+    messages += [{"role": "assistant", "content": "So."}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    built = build_pairs([PROBLEM], trajectories=[{"task_id": "t", "messages": messages}])
+    assert not built.canonical_only
+    kinds = [segment.kind for segment in built[0].agentic]
+    tail = ["tool_response"] * 4 + ["user_prompt", "assistant", "tool_call", "canonical"]
+    assert kinds == ["system", "user_prompt", "assistant", "tool_call", *tail]
+    assert built[0].agentic[5].text == STUB[:-1] + " # no\n"
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "".join(f"{number}:{line}\n" for number, line in enumerate(STUB.splitlines(), 1)),
+        "".join(f"     {number}\t{line}\n" for number, line in enumerate(STUB.splitlines(), 1)),
+        STUB.replace("\n", "\r\n"),
+        STUB.replace("    ", "\t"),
+        STUB.rstrip(),
+        json.dumps(STUB),
+    ],
+)
+def test_a_listing_that_is_not_verbatim(listing):
+    built = build_pairs([PROBLEM], trajectories=[run(tool(f"[File]\n{listing}"))])
+    assert built.canonical_only == ("t",)
+    assert whole(built[0].assisted).endswith(STUB + BODY)
+    assert [s.key for s in built[0].assisted] == [None, None, "canonical"]
+
+
 def test_what_ships(own):
     """All three kinds of file at once; who is left out is named, and why."""
     files = [own / name for name in ("openai.jsonl", "own_1.traj", "taubench.json")]

@@ -17,6 +17,7 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 
 
 class MalformedError(ValueError):
@@ -49,7 +50,9 @@ def read_messages(messages: Any) -> list[Turn]:
     ----------
     messages : sequence of mapping
         Each has a ``role`` and a ``content``: text, None, or a list of text parts. An assistant may have
-        ``tool_calls``, or the older ``function_call``.
+        ``tool_calls``, or the older ``function_call``; and a ``refusal`` in place of the content. What it thought
+        (``reasoning_content`` and the like, parts of the type ``thinking``) is no part of what was said, and is left
+        out, as chat templates leave it out of earlier turns.
 
     Returns
     -------
@@ -79,7 +82,8 @@ def read_messages(messages: Any) -> list[Turn]:
             shown = repr(role[:40]) if isinstance(role, str) else "missing" if role is None else "no text"
             raise MalformedError(f"the role of message {number} is {shown}")
         calls = _calls(message, number) if role == "assistant" else ()
-        turns.append(Turn(_ROLES[role], _content(message.get("content"), number), calls))
+        said = message.get("content")
+        turns.append(Turn(_ROLES[role], _content(message.get("refusal") if said is None else said, number), calls))
     return turns
 
 
@@ -107,9 +111,11 @@ def _content(content: Any, number: int) -> str:
         raise MalformedError(f"the content of message {number} is no text")
     texts = []
     for part in parts:
-        text = part.get("text") if isinstance(part, Mapping) else part
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in _THOUGHTS:
+            continue
+        text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, Mapping) else part
         if not isinstance(text, str):
-            kind = part.get("type") if isinstance(part, Mapping) else None
             shown = f", but {kind[:40]!r}" if isinstance(kind, str) else ""
             raise MalformedError(f"the content of message {number} has a part that is no text{shown}")
         texts.append(text)
