@@ -286,6 +286,29 @@ def test_compressed_or_not(tmp_path):
     assert build_pairs(tmp_path / "p.jsonl", trajectories=tmp_path / "r.jsonl.gz").canonical_only == ()
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_files_as_editors_write_them(tmp_path, pack):
+    """A byte order mark, lines ending in two characters, empty ones, no line break at the end; numbers as names."""
+    problems = [{**PROBLEM, "task_id": 7}, {**PROBLEM, "task_id": "é 世"}]
+    rows = [{**run(tool(STUB)), "task_id": "7"}, {**run(tool(STUB)), "task_id": "é 世"}]
+
+    def lines(rows):
+        return pack(b"\xef\xbb\xbf\r\n" + b"\r\n \r\n".join(json.dumps(row).encode() for row in rows))
+
+    (tmp_path / "p").write_bytes(lines(problems))
+    (tmp_path / "r").write_bytes(lines(rows))
+    (tmp_path / "7.traj").write_bytes(pack(b"\xef\xbb\xbf" + json.dumps({"history": rows[0]["messages"]}).encode()))
+    (tmp_path / "t").write_bytes(
+        pack(json.dumps([{"task_id": 7, "trial": 0, "traj": rows[0]["messages"]}], indent=1).encode())
+    )
+    for names, built_of in ((["r"], ["7", "é 世"]), (["7.traj"], ["7"]), (["t"], ["7"])):
+        built = build_pairs(tmp_path / "p", trajectories=[tmp_path / name for name in names])
+        assert [pair.task_id for pair in built] == built_of
+        assert not built.canonical_only
+    (tmp_path / "p").write_bytes(lines([*problems, {**PROBLEM, "task_id": "7"}]))
+    refused(DataError, lambda: build_pairs(tmp_path / "p", template=True), "line 6: task 7 is there twice")
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
