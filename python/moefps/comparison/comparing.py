@@ -27,7 +27,7 @@ from moefps.comparison.row_matching import match_rows
 from moefps.comparison.usage import exchanged_halves
 from moefps.comparison.writing import check_comparison_folder
 from moefps.errors import ArgumentError
-from moefps.io import Dump, open_dump
+from moefps.io import take_dump
 from moefps.io.pair_tokens import PairTokens, read_pair_tokens
 from moefps.kernels import check_count, check_seed
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from moefps.comparison.grouping import Grouping
     from moefps.comparison.matching import Match
     from moefps.comparison.result import Comparison
+    from moefps.io import Dump
     from moefps.io.tables import TableFormat
 
 __all__ = ["compare"]
@@ -142,7 +143,7 @@ def compare(
 
 
 def _match(a: Any, b: Any, pairs: Any, by: str | None) -> Match:
-    a, b = (one if isinstance(one, Dump) else open_dump(one) for one in (a, b))
+    a, b = take_dump(a, "a"), take_dump(b, "b")
     if pairs is None:
         return match_rows(a, b, by)
     if by is not None:

@@ -33,7 +33,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 def check_comparison_folder(path: PathLike, *, overwrite: bool = False) -> Path:
     """Check, before any work is done, that a comparison can be written: as `check_folder` does."""
-    return check_folder(path, _COMPARISON, overwrite=overwrite)
+    return check_folder(path, _COMPARISON, overwrite=overwrite, argument="output")
 
 
 def write_comparison_folder(

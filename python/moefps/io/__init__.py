@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moefps.io.atomic import atomic_file, check_destination
 from moefps.io.bundled import Bundled, bundled_fingerprints
-from moefps.io.dump import Dump, open_dump, write_dump
+from moefps.io.dump import Dump, open_dump, take_dump, take_source, write_dump
 from moefps.io.dump_inspection import inspect_dump
 from moefps.io.fingerprints import Fingerprints, is_dump, load_fingerprints
 from moefps.io.inspection import Finding, Inspection, inspect_fingerprints
@@ -45,6 +45,8 @@ __all__ = [
     "read_texts",
     "table_bytes",
     "table_format",
+    "take_dump",
+    "take_source",
     "write_dump",
     "write_table",
 ]

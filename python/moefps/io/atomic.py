@@ -16,6 +16,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, BinaryIO
 
 from moefps.errors import FileError
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,11 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
 
 
 def check_destination(
-    path: str | os.PathLike[str], *, overwrite: bool = False, needed_bytes: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    needed_bytes: int | None = None,
+    argument: str = "path",
 ) -> Path:
     """Check, before any work is done, that a file can be written.
 
@@ -86,6 +91,8 @@ def check_destination(
         True accepts a regular file that exists.
     needed_bytes : int, optional
         Size that the file will have; checked against the free space of its disk.
+    argument : str
+        What holds the path, for the message where it is none.
 
     Returns
     -------
@@ -94,11 +101,13 @@ def check_destination(
 
     Raises
     ------
+    ArgumentError
+        It is no path.
     FileError
         The folder is missing or not writable, the path is a folder or a device, the file exists and `overwrite` is
         False, or the disk has too little space.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(check_path(path, argument)))
     folder = target.parent
     try:
         if not folder.exists():

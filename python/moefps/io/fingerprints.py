@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from moefps.errors import ArgumentError, DtypeError, FileError, ShapeError
 from moefps.io.dump.folders import MANIFEST
 from moefps.io.npy import STDIN, display_name, open_float_npy
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,10 +117,11 @@ def load_fingerprints(
     >>> loaded.array.shape, loaded.names
     ((3, 3, 4), ('s1', 's2', 's10'))
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    listed: Any = paths if isinstance(paths, Iterable) and not isinstance(paths, str) else [paths]
+    given = [check_path(path, "paths") for path in listed]
     if not given:
         raise FileError("no file given, expected a .npy of [N, L, E] or files of [L, E]")
-    dump = next((os.fspath(path) for path in given if is_dump(path)), None)
+    dump = next((path for path in given if is_dump(path)), None)
     if dump is not None:
         if len(given) > 1:
             raise FileError(f"{dump}: is a dump, which cannot be mixed with other inputs")
@@ -128,15 +131,15 @@ def load_fingerprints(
         return _load_dump(dump, wanted, progress)
     for name, value in (("kind", kind), ("window", window), ("stride", stride), ("drop_empty", drop_empty or None)):
         if value is not None:
-            raise ArgumentError(f"{name}: is for a dump; {os.fspath(given[0])} holds fingerprints as they are")
+            raise ArgumentError(f"{name}: is for a dump; {given[0]} holds fingerprints as they are")
     if len(given) == 1:
-        only = os.fspath(given[0])
+        only = given[0]
         if only == STDIN or (not Path(only).is_dir() and not _is_pattern(only)):
             return _load_one(only, single_layer)
     files: list[str] = []
     for path in given:
-        files.extend(_expand(os.fspath(path)))
-    source = os.fspath(given[0]) if len(given) == 1 else f"{len(files)} files"
+        files.extend(_expand(path))
+    source = given[0] if len(given) == 1 else f"{len(files)} files"
     return Fingerprints(_stack(files, single_layer), _row_names(files), source)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from moefps.errors import FileError
 from moefps.io.atomic import file_error, temporary_name
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ class FolderKind:
                 raise FileError(f"{name}: is not replaced, as it holds {entry}, which is no part of a {self.name}")
 
 
-def check_folder(path: PathLike, kind: FolderKind, *, overwrite: bool = False) -> Path:
+def check_folder(path: PathLike, kind: FolderKind, *, overwrite: bool = False, argument: str = "path") -> Path:
     """Check, before any work is done, that a folder can be written.
 
     Parameters
@@ -71,6 +72,8 @@ def check_folder(path: PathLike, kind: FolderKind, *, overwrite: bool = False) -
         What will be in it.
     overwrite : bool
         True accepts a folder of the same kind.
+    argument : str
+        What holds the path, for the message where it is none.
 
     Returns
     -------
@@ -79,11 +82,14 @@ def check_folder(path: PathLike, kind: FolderKind, *, overwrite: bool = False) -
 
     Raises
     ------
+    ArgumentError
+        It is no path.
     FileError
         The folder around it is missing or not writable; or there is something, and `overwrite` is False or it is
         something else, which is never replaced.
     """
-    name, target = os.fspath(path), Path(os.path.realpath(path))
+    name = check_path(path, argument)
+    target = Path(os.path.realpath(name))
     try:
         if not target.parent.is_dir():
             is_there = target.parent.exists()

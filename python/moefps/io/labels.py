@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from moefps.errors import ArgumentError, DataError, DtypeError, FileError, ShapeError
 from moefps.io.npy import open_npy
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -55,7 +55,7 @@ def read_labels(path: PathLike, n_samples: int) -> npt.NDArray[Any]:
     >>> read_labels(path, 3).tolist()
     ['law', 'law', 'intent']
     """
-    name = os.fspath(path)
+    name = check_path(path)
     suffix = Path(name).suffix.lower()
     labels: npt.NDArray[Any]
     if suffix == ".npy":

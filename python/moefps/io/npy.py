@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 import numpy as np
 
 from moefps.errors import DataError, DtypeError, FileError, MoefpsError, ShapeError
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     import io
@@ -66,7 +67,8 @@ class NpyHeader:
 
 def display_name(path: PathLike) -> str:
     """Name a file in a message: its path as the user gave it."""
-    return "stdin" if os.fspath(path) == STDIN else os.fspath(path)
+    name = check_path(path)
+    return "stdin" if name == STDIN else name
 
 
 def read_npy_header(file: BinaryIO, name: str) -> NpyHeader:

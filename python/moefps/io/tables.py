@@ -11,6 +11,7 @@ import numpy as np
 
 from moefps.errors import ArgumentError
 from moefps.io.atomic import atomic_file
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +45,7 @@ def table_format(path: PathLike, fallback: str | None = None) -> TableFormat:
     >>> table_format("sel.CSV"), table_format("sel", "json")
     ('csv', 'json')
     """
-    suffix = Path(path).suffix.lower()
+    suffix = Path(check_path(path)).suffix.lower()
     found = FORMATS.get(suffix[1:]) or FORMATS.get(fallback or "")
     if found is not None:
         return found

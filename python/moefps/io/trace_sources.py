@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from moefps.errors import ArgumentError, DataError, ShapeError
 from moefps.io.npy import open_npy
 from moefps.io.npz import NpzArchive
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +161,7 @@ def open_source(path: PathLike, scratch: Path) -> Source:
     ShapeError, DtypeError
         An array has the wrong shape or dtype.
     """
-    name = os.fspath(path)
+    name = check_path(path, "src")
     suffix = Path(name).suffix.lower()
     if suffix == ".npy":
         layout = "router logits [T, L, E] or expert ids [T, L, k]"

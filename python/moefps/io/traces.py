@@ -313,7 +313,8 @@ def _said_of_the_file(name: str) -> Iterator[None]:
 @contextmanager
 def _scratch_beside(output: PathLike, *, overwrite: bool) -> Iterator[Path]:
     """Make a folder for what is only needed on the way, on the disk of the output, and remove it."""
-    name, place = os.fspath(output), destination(output)
+    place = destination(output, "output")
+    name = os.fspath(output)
     if place.manifest is not None and not overwrite:
         raise FileError(f"{name}: exists already, pass --overwrite to replace it")
     beside = {"prefix": f".{place.path.name[:40]}.", "suffix": ".tmp", "dir": str(place.path.parent)}

@@ -10,7 +10,7 @@ import polars as pl
 
 from moefps._progress import progress_callback
 from moefps.errors import ArgumentError
-from moefps.io import Dump, open_dump
+from moefps.io import take_dump
 from moefps.metrics.arguments import check_layers, check_resampling
 from moefps.metrics.consistency_measures import METRICS
 from moefps.metrics.consistency_reading import DumpPair
@@ -20,6 +20,7 @@ from moefps.metrics.same_tokens import check_same_layers, check_same_tokens
 
 if TYPE_CHECKING:
     from moefps._typing import PathLike, Progress
+    from moefps.io import Dump
 
 __all__ = ["METRICS", "RoutingConsistency", "routing_consistency"]
 
@@ -188,7 +189,7 @@ def routing_consistency(
     [0.5, 1.0]
     """
     how = check_resampling(ci, n_resamples, seed)
-    one, other = (dump if isinstance(dump, Dump) else open_dump(dump) for dump in (a, b))
+    one, other = take_dump(a, "a"), take_dump(b, "b")
     check_same_layers(one, other)
     chosen = check_layers(one, layers)
     groups = None if by is None else find_groups(one, by)

@@ -11,13 +11,14 @@ import numpy as np
 import polars as pl
 
 from moefps.errors import ArgumentError, DumpError
-from moefps.io import Dump, open_dump
+from moefps.io import take_dump
 from moefps.metrics.cost import LayerCost, ModelCost, model_cost
 from moefps.metrics.cost_parallel import DEFAULT_RANKS, ExpertParallelism, check_ranks, expert_parallelism
 from moefps.metrics.reduction import reduce_dump
 
 if TYPE_CHECKING:
     from moefps._typing import PathLike, Progress
+    from moefps.io import Dump
     from moefps.kernels import RoutingCounts
 
 __all__ = ["RoutingCost", "routing_cost"]
@@ -125,7 +126,7 @@ def routing_cost(
     (0.8333333333333334, 1.6)
     """
     numbers = check_ranks(ranks)
-    opened = dump if isinstance(dump, Dump) else open_dump(dump)
+    opened = take_dump(dump, "dump")
     cost = model if model is None or isinstance(model, ModelCost) else model_cost(model)
     matched = None if cost is None else _match(opened, cost)
     if not opened.n_layers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from moefps.errors import ArgumentError, DtypeError
-from moefps.io import Dump, open_dump
+from moefps.io import Dump, take_source
 from moefps.io.dump.manifest import ROUTING_TYPES
 from moefps.metrics.arguments import (
     check_batches,
@@ -124,17 +123,16 @@ def routing_metrics(
     if metrics is not None and by is None and of_groups is not None:
         raise ArgumentError(f"metrics: {of_groups} is of groups of tokens; accepted: with by=, such as by='domain'")
     about = {"convention": convention, "capacity_factor": request.capacity_factor, "targets": _said(targets)}
-    if isinstance(dump_or_X, str | os.PathLike):
-        dump_or_X = open_dump(dump_or_X)
-    if isinstance(dump_or_X, Dump):
-        reader = DumpReader(dump_or_X, request, layers, by, n_threads=n_threads, progress=progress)
+    source = take_source(dump_or_X, "dump_or_X", "fingerprints [N, L, E]")
+    if isinstance(source, Dump):
+        reader = DumpReader(source, request, layers, by, n_threads=n_threads, progress=progress)
         reader.extras = {"windows": segments, "token_ids": vocabulary}
         return reader.measure(how, convention, about)
     if by is not None:
         raise ArgumentError("by: given with fingerprints; accepted: None, as only a dump has columns")
     if convention != "literature":
         raise ArgumentError(f"convention: {convention!r} with fingerprints; accepted: 'literature', or a dump")
-    return measure_fingerprints(dump_or_X, request, layers, how, about)
+    return measure_fingerprints(source, request, layers, how, about)
 
 
 def metrics_from_counts(

@@ -270,7 +270,7 @@ def _check_pairs(pairs: Any, condition: str | None, given: Mapping[str, Any]) ->
 
 def _check_output(output: PathLike, *, resume: bool, overwrite: bool) -> None:
     """Refuse before a model is loaded what the writer would refuse after it has run."""
-    place = destination(output)
+    place = destination(output, "output")
     if not place.is_there:
         # A folder is made where a file could be.
         check_destination(output)

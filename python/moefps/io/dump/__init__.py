@@ -11,6 +11,7 @@ from moefps.io.dump.progress_files import resumable_header
 from moefps.io.dump.reading import Dump, open_dump
 from moefps.io.dump.sample_view import DumpSample
 from moefps.io.dump.scoring import full_probabilities, has_full_probabilities
+from moefps.io.dump.taking import take_dump, take_source
 from moefps.io.dump.writing import DumpWriter
 
 __all__ = [
@@ -26,5 +27,7 @@ __all__ = [
     "open_dump",
     "read_manifest",
     "resumable_header",
+    "take_dump",
+    "take_source",
     "write_dump",
 ]

@@ -17,6 +17,7 @@ from moefps.io.atomic import file_error, temporary_name
 from moefps.io.dump.manifest import ARRAYS, Manifest
 from moefps.io.dump.manifest_json import parse_manifest
 from moefps.io.folders import put_in_place
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,15 +129,16 @@ class Destination(NamedTuple):
     is_there: bool  # a folder, perhaps an empty one
 
 
-def destination(path: PathLike) -> Destination:
-    """Look at the place where a dump is to be written.
+def destination(path: PathLike, argument: str = "path") -> Destination:
+    """Look at the place where a dump is to be written; `argument` holds the path.
 
     Raises
     ------
     FileError
         The folder around it is missing, or there is something that is neither a dump nor an empty folder.
     """
-    name, target = os.fspath(path), Path(os.path.realpath(path))
+    name = check_path(path, argument, "the folder to write")
+    target = Path(os.path.realpath(name))
     if not target.parent.is_dir():
         raise FileError(f"{name}: the folder {Path(path).parent} does not exist")
     if not os.path.lexists(target):

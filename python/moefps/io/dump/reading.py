@@ -15,6 +15,7 @@ from moefps.io.dump.checking import CHECKED, Rules, ValueChecks
 from moefps.io.dump.fingerprinting import FingerprintSet, compute_fingerprints, resolve_kind
 from moefps.io.dump.opening import Opened, open_files, read_tokens
 from moefps.io.dump.sample_view import DumpSample
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,6 +46,8 @@ def open_dump(path: PathLike) -> Dump:
 
     Raises
     ------
+    ArgumentError
+        `path` is no path.
     FileError
         There is no such folder, or a file is missing, truncated or cannot be read.
     DumpError
@@ -65,6 +68,7 @@ def open_dump(path: PathLike) -> Dump:
     >>> dump.fingerprints("counts")[1].tolist()
     [[0.0, 0.0, 0.0, 1.0]]
     """
+    check_path(path, "path", "the folder of a dump")
     return Dump(path, open_files(path))
 
 

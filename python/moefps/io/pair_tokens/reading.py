@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from moefps.errors import DataError, FileError
 from moefps.io.pair_tokens.checking import check_task_tokens
 from moefps.io.pair_tokens.task import TOOL_POSITIONS, PairTokens, TaskTokens
+from moefps.io.paths import check_path
 from moefps.io.strict_json import show, show_text, unique_keys
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def read_pair_tokens(path: PathLike) -> PairTokens:
     DataError
         A task is not what `check_task_tokens` asks for, or there twice; names it.
     """
-    name = os.fspath(path)
+    name = check_path(path, "pairs")
     try:
         data = Path(path).read_bytes()
     except IsADirectoryError as error:

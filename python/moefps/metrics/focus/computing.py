@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moefps.errors import ArgumentError, DataError, DumpError
-from moefps.io import Dump, open_dump
+from moefps.io import Dump, take_source
 from moefps.io.dump.scoring import has_full_probabilities
 from moefps.kernels import (
     Activation,
@@ -123,8 +122,7 @@ def expert_focus(
     (59.0, 'code', 'medium')
     """
     how = {"threshold": threshold, "n_bins": n_bins, "highest": highest, "n_threads": n_threads, "progress": progress}
-    if isinstance(source, str | os.PathLike):
-        source = open_dump(source)
+    source = take_source(source, "source", "activations [T, E]")
     if isinstance(source, Dump):
         return _of_dump(source, by, activation, layers, how, balanced=balanced, together=together)
     return _of_array(source, by, activation, layers, how, balanced=balanced, together=together)
