@@ -127,7 +127,7 @@ OUTPUTS = {
     "output exists": (saved(good()), ("distance", "X.npy", "-o", "taken.npy"), "taken.npy: exists already"),
     "output is the input": (saved(good()), ("distance", "X.npy", "-o", "X.npy", "--overwrite"), "is the input too"),
     "output suffix": (saved(good()), ("distance", "X.npy", "-o", "out/D.csv"), "-o: found 'out/D.csv'"),
-    "table suffix": (saved(good()), ("select", "X.npy", "-m", "2", "-o", "out/sel.xls"), "the suffix is .xls"),
+    "table suffix": (saved(good()), ("select", "X.npy", "-m", "2", "-o", "out/sel.xls"), "-o: found 'out/sel.xls'"),
 }
 
 CASES = {**FILES, **VALUES, **CHOICES, **MATRICES, **OUTPUTS}

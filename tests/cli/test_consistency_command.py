@@ -154,7 +154,7 @@ BAD = {
     "by": (["a.dump", "b.dump", "--by", "tone"], "--by: .*has no column 'tone'; accepted: sample, id"),
     "one value": (["a.dump", "b.dump", "--by", "same"], "--by: column 'same' has the one value"),
     "ci": (["a.dump", "b.dump", "--ci", "95"], "--ci: 95"),
-    "suffix": (["a.dump", "b.dump", "-o", "x.xlsx"], "x.xlsx: the suffix is .xlsx"),
+    "suffix": (["a.dump", "b.dump", "-o", "x.xlsx"], "-o: found 'x.xlsx'; accepted: a name in .csv"),
     "npy": (["a.dump", "b.dump", "-o", "x.npy"], "-o: found 'x.npy'"),
     "one dump": (["a.dump"], "missing argument 'B'"),
 }

@@ -77,7 +77,7 @@ BAD = {
     "no such layer": (["--layers", "0-3"], "--layers: 3; accepted: "),
     "layers that are no numbers": (["--layers", "a"], "--layers: found 'a'; accepted: numbers and ranges"),
     "layers that go down": (["--layers", "3-1"], "--layers: found '3-1', which goes down"),
-    "a layer twice": (["--layers", "0,0"], "--layers: the same layer twice"),
+    "a layer twice": (["--layers", "0,0"], r"--layers: \[0, 0\]; accepted: integers of 0 to 2, each once"),
     "stride alone": (["--stride", "4"], "--stride: given without window"),
     "window": (["--window", "0"], "invalid value for '--window'"),
     "kind": (["--kind", "means"], "invalid value for '--kind'"),

@@ -161,7 +161,7 @@ BAD = {
     "an expert that is not there": (["--tokens-of", "1:8"], "--tokens-of: expert: 8; accepted: 0 to 7"),
     "a layer that is not there": (["--tokens-of", "3:0"], "--tokens-of: layer: 3; accepted.*0, 1, 2"),
     "pairs": (["--table", "together"], "--table together needs --together"),
-    "npy": (["-o", "x.npy"], "-o: found 'x.npy'; accepted: a folder, or a name in"),
+    "npy": (["-o", "x.npy"], "-o: found 'x.npy'; accepted: a name in"),
     "no folder": (["-o", "no/where"], "no/where: the folder .* does not exist"),
     "itself": (["-o", "t.dump", "--overwrite"], "t.dump: is the input too"),
 }

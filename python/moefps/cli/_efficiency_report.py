@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moefps.cli._render import count, emit_frame, emit_record, print_table
-from moefps.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import polars as pl
 
-    from moefps.io.tables import TableFormat
+    from moefps.cli._outputs import Sink
     from moefps.metrics.cost import ModelCost
     from moefps.metrics.cost_routing import RoutingCost
 
-__all__ = ["Destination", "amount", "cost_record", "cost_rows", "open_destination", "report_cost"]
+__all__ = ["amount", "cost_record", "cost_rows", "report_cost"]
 
 _SUMS = (
     "total_parameters",
@@ -44,67 +42,30 @@ _SUMS = (
 _OF_DUMP = ("expert_flops", "expert_flops_per_token", "slot_share")
 
 
-@dataclass(frozen=True)
-class Destination:
-    """Where all numbers go, and how.
-
-    Attributes
-    ----------
-    output : str or None
-        A file; None for stdout.
-    file_format : str or None
-        How the file is written.
-    output_format : str
-        How stdout is written.
-    overwrite : bool
-        True replaces the file where it exists.
-    """
-
-    output: str | None
-    file_format: TableFormat | None
-    output_format: str
-    overwrite: bool
-
-
-def open_destination(output: str | None, output_format: str, *, overwrite: bool, inputs: Sequence[str]) -> Destination:
-    """Check, before any work is done, that the numbers can be written."""
-    from moefps.cli._selection_report import refuse_own_input
-    from moefps.io import check_destination, table_format
-
-    if output is None:
-        return Destination(None, None, output_format, overwrite)
-    file_format = table_format(output, output_format)
-    if file_format == "npy":
-        raise ArgumentError(f"{output}: the suffix is .npy; accepted: .csv, .json, .parquet")
-    refuse_own_input(output, inputs)
-    check_destination(output, overwrite=overwrite)
-    return Destination(output, file_format, output_format, overwrite)
-
-
-def report_cost(destination: Destination, cost: ModelCost, spent: RoutingCost | None) -> None:
+def report_cost(sink: Sink, cost: ModelCost, spent: RoutingCost | None) -> None:
     """Write all numbers, and print them, or a table for people.
 
     Parameters
     ----------
-    destination : Destination
+    sink : Sink
         Where to.
     cost : ModelCost
         What the model costs.
     spent : RoutingCost, optional
         What a dump of it cost.
     """
-    if destination.output is not None:
-        _write(destination, cost, spent)
-    if destination.output_format == "table":
+    if sink.output is not None:
+        _write(sink, cost, spent)
+    if sink.output_format == "table":
         _print_cost(cost)
         if spent is not None:
             _print_spent(spent)
-    elif destination.output is not None:
-        emit_record({"output": destination.output}, destination.output_format)
-    elif destination.output_format == "json":
+    elif sink.output is not None:
+        emit_record({"output": sink.output}, sink.output_format)
+    elif sink.output_format == "json":
         emit_record(cost_record(cost, spent), "json")
     else:
-        emit_frame(cost_rows(cost, spent), destination.output_format)
+        emit_frame(cost_rows(cost, spent), sink.output_format)
 
 
 def cost_record(cost: ModelCost, spent: RoutingCost | None) -> dict[str, Any]:
@@ -190,17 +151,17 @@ def _without(row: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in names}
 
 
-def _write(destination: Destination, cost: ModelCost, spent: RoutingCost | None) -> None:
+def _write(sink: Sink, cost: ModelCost, spent: RoutingCost | None) -> None:
     """Write the file, which appears when it is whole."""
     from moefps.io import atomic_file, write_table
 
-    output = str(destination.output)
-    if destination.file_format == "json":
+    output = str(sink.output)
+    if sink.file_format == "json":
         text = json.dumps(cost_record(cost, spent), indent=2, allow_nan=False, ensure_ascii=False)
-        with atomic_file(output, overwrite=destination.overwrite) as file:
+        with atomic_file(output, overwrite=sink.overwrite) as file:
             file.write(f"{text}\n".encode())
         return
-    write_table(cost_rows(cost, spent), output, file_format=destination.file_format, overwrite=destination.overwrite)
+    write_table(cost_rows(cost, spent), output, file_format=sink.file_format, overwrite=sink.overwrite)
 
 
 def amount(number: float) -> str:

@@ -2,77 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moefps.cli._render import can_draw_bars, count, emit_frame, emit_record, one_line, print_table, sparkline
-from moefps.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
     import polars as pl
 
     from moefps import Selection, SelectionEvaluation
     from moefps._typing import Float64Array
-    from moefps.io.tables import TableFormat
+    from moefps.cli._outputs import Sink
     from moefps.selection import RandomInterval
 
-__all__ = ["Sink", "open_sink", "report_selection"]
+__all__ = ["report_selection"]
 
 _MAX_ROWS_ON_SCREEN = 40
 _MAX_WIDTH = 48
-
-
-@dataclass(frozen=True)
-class Sink:
-    """Where the picks go.
-
-    Attributes
-    ----------
-    output : str or None
-        A file, or None for stdout.
-    file_format : str or None
-        How the file is written.
-    output_format : str
-        How stdout is written.
-    overwrite : bool
-        True replaces the file where it exists.
-    """
-
-    output: str | None
-    file_format: TableFormat | None
-    output_format: str
-    overwrite: bool
-
-
-def open_sink(output: str | None, output_format: str, *, overwrite: bool, inputs: Sequence[str]) -> Sink:
-    """Check, before any work is done, that the picks can be written."""
-    from moefps.io import check_destination, table_format
-
-    if output is None:
-        return Sink(None, None, output_format, overwrite)
-    file_format = table_format(output, output_format)
-    refuse_own_input(output, inputs)
-    check_destination(output, overwrite=overwrite)
-    return Sink(output, file_format, output_format, overwrite)
-
-
-def refuse_own_input(output: str, inputs: Sequence[str]) -> None:
-    """Keep --overwrite from replacing what is being read, or a part of it."""
-    target = Path(output)
-    for path in inputs:
-        source = Path(path)
-        if target.exists() and source.exists() and target.samefile(source):
-            raise FileError(f"{output}: is the input too, give another name for the output")
-        # A dump is more than one file, and so is a model.
-        is_whole = (source / "manifest.json").is_file() or ((source / "config.json").is_file() and target.exists())
-        if is_whole and source.resolve() in target.resolve().parents:
-            raise FileError(f"{output}: is in the input, {path}; give another place for the output")
 
 
 def report_selection(

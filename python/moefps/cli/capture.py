@@ -13,6 +13,7 @@ import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, parse_numbers, progress_options
+from moefps.cli._outputs import output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count, duration, emit_record
 from moefps.errors import ArgumentError, CaptureError, CaptureWarning, MoefpsError
@@ -31,8 +32,8 @@ _NO_MOE = "the model has no MoE layer"
 @click.argument("texts", metavar="[TEXTS]", required=False)
 @click.option("--pairs", metavar="FILE", help="Instead of TEXTS: what `pairs align` wrote.")
 @click.option("--condition", type=click.Choice(["agentic", "assisted"]), help="Which condition of the pairs.")
-@click.option("-o", "--output", required=True, metavar="DUMP", help="The folder to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it is a dump.")
+@output_option("DUMP", "The folder to write.", required=True)
+@overwrite_option("Replace the output where it is a dump.")
 @click.option("--resume", is_flag=True, help="Go on with a capture that was interrupted, with the same options.")
 @click.option("--text-field", metavar="NAME", help="The field that holds the text.  [default: text]")
 @click.option("--decoder-field", metavar="NAME", help="The field that an encoder-decoder's decoder reads.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, parse_numbers, progress_options, threads_option
+from moefps.cli._outputs import check_table_output, output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 
 if TYPE_CHECKING:
@@ -53,13 +53,8 @@ _COLUMNS = {
 @click.option("--seed", type=int, default=0, show_default=True, metavar="n", help="Seed of the resamples.")
 @click.option("--all-layers", is_flag=True, help="Show all layers, not only the lowest.")
 @click.option("--check", is_flag=True, help="Exit with 1 where the mean over layers misses its target.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE|DIR",
-    help="Write the table of layers to a .csv, .json or .parquet, or all tables to a folder, too.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace such a file or folder where it exists.")
+@output_option("FILE|DIR", "Write the table of layers to a .csv, .json or .parquet, or all tables to a folder, too.")
+@overwrite_option("Replace such a file or folder where it exists.")
 @threads_option
 @format_option
 @progress_options
@@ -103,7 +98,7 @@ def consistency(
     """  # noqa: D301 (click wants the character itself)
     from moefps.cli._render import emit_frame
 
-    is_file = _check_output(output, overwrite=overwrite, inputs=(a, b))
+    is_file = output is not None and check_table_output(output, overwrite=overwrite, inputs=(a, b))
     with (
         in_words_of_the_command(None, a=a, b=b),
         progress_on_stderr("comparing", show_progress=show_progress, quiet=quiet) as progress,
@@ -129,24 +124,6 @@ def consistency(
     else:
         emit_frame(found.layers, output_format)
     return EXIT_MISSED if check and not found.met else 0
-
-
-def _check_output(output: str | None, *, overwrite: bool, inputs: tuple[str, ...]) -> bool:
-    """Check, before any work is done, that the output can be written; say whether it is a file."""
-    from moefps.cli._selection_report import refuse_own_input
-    from moefps.io import check_destination, table_format
-    from moefps.io.table_folders import check_table_folder
-
-    if output is None:
-        return False
-    if Path(output).suffix.lower() in {"", ".d"} or Path(output).is_dir():
-        refuse_own_input(output, inputs)
-        check_table_folder(output, overwrite=overwrite)
-        return False
-    if table_format(output) == "npy":
-        raise click.UsageError(f"-o: found {output!r}; accepted: .csv, .json, .parquet, or a folder")
-    check_destination(output, overwrite=overwrite)
-    return True
 
 
 def _write(found: RoutingConsistency, output: str, output_format: str, *, is_file: bool, overwrite: bool) -> None:

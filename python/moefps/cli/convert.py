@@ -9,6 +9,7 @@ import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, progress_options
+from moefps.cli._outputs import output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import emit_record
 
@@ -20,8 +21,8 @@ _SCORINGS = ["softmax", "sigmoid", "softmax_topk", "sqrt_softplus", "probabiliti
 
 @click.command()
 @click.argument("source", metavar="SRC")
-@click.option("-o", "--output", required=True, metavar="DUMP", help="The folder to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it is a dump.")
+@output_option("DUMP", "The folder to write.", required=True)
+@overwrite_option("Replace the output where it is a dump.")
 @click.option("--top-k", type=int, metavar="k", help="Experts that a token chooses; router logits do not say it.")
 @click.option(
     "--scoring",

@@ -19,6 +19,7 @@ from moefps.cli._options import (
     metric_options,
     progress_options,
 )
+from moefps.cli._outputs import output_option, overwrite_option, refuse_own_input
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count, duration, emit_record
 
@@ -34,8 +35,8 @@ _SAMPLED_VALUES = 4_000_000
 
 @click.command(epilog=GROUND_HELP)
 @click.argument("paths", nargs=-1, required=True, metavar="X...")
-@click.option("-o", "--output", required=True, metavar="D.npy", help="The file to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@output_option("D.npy", "The file to write.", required=True)
+@overwrite_option()
 @click.option("--condensed", is_flag=True, help="Write only the upper triangle, N(N-1)/2 numbers in SciPy's order.")
 @click.option(
     "--cross",
@@ -70,7 +71,6 @@ def distance(
       moefps distance X.npy -o D.npy --cross Y.npy --dtype float64
       moefps distance traces.dump -o D.npy --kind counts
     """  # noqa: D301 (click wants the character itself)
-    from moefps.cli._selection_report import refuse_own_input
     from moefps.io import check_destination
 
     if Path(output).suffix != ".npy":

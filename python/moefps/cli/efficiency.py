@@ -8,6 +8,7 @@ import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, progress_options, threads_option
+from moefps.cli._outputs import open_sink, output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 
 _WORDS = {"context": "--context", "ranks": "--ranks", "top_k": "--top-k"}
@@ -30,8 +31,8 @@ _WORDS = {"context": "--context", "ranks": "--ranks", "top_k": "--top-k"}
     help="Positions that are there for attention to look at.",
 )
 @click.option("--top-k", type=click.IntRange(min=1), metavar="k", help="Experts a token, instead of the model's own.")
-@click.option("-o", "--output", metavar="FILE", help="Write all numbers to a .json, .csv or .parquet.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@output_option("FILE", "Write all numbers to a .json, .csv or .parquet.")
+@overwrite_option()
 @threads_option
 @format_option
 @progress_options
@@ -66,15 +67,13 @@ def efficiency(
       moefps efficiency ./model --context 32768 --format json
       moefps efficiency ./model --dump texts.dump --ranks 2,4,8
     """  # noqa: D301 (click wants the character itself)
-    from moefps.cli._efficiency_report import open_destination, report_cost
+    from moefps.cli._efficiency_report import report_cost
 
     for option, given in (("--ranks", ranks), ("--threads", threads)):
         if dump is None and given is not None:
             raise click.UsageError(f"{option} is for --dump")
     numbers = _parse_ranks(ranks)
-    destination = open_destination(
-        output, output_format, overwrite=overwrite, inputs=[model] if dump is None else [model, dump]
-    )
+    sink = open_sink(output, output_format, overwrite=overwrite, inputs=[model] if dump is None else [model, dump])
     # Only now: torch takes seconds to import.
     from moefps.metrics.cost import check_cost_extra, model_cost
 
@@ -88,7 +87,7 @@ def efficiency(
 
             with progress_on_stderr("counting", show_progress=show_progress, quiet=quiet) as progress:
                 spent = routing_cost(dump, cost, ranks=numbers, n_threads=threads, progress=progress or False)
-    report_cost(destination, cost, spent)
+    report_cost(sink, cost, spent)
 
 
 def _parse_ranks(text: str | None) -> list[int]:

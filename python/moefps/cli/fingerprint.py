@@ -9,6 +9,7 @@ import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import dump_options, format_option, parse_numbers, progress_options
+from moefps.cli._outputs import output_option, overwrite_option, refuse_own_input
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count, emit_record
 from moefps.errors import DataError, DumpError
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("dump", metavar="DUMP")
-@click.option("-o", "--output", required=True, metavar="X.npy", help="The file to write, float32 [N, L, E].")
-@click.option("--overwrite", is_flag=True, help="Replace what is to be written where it exists.")
+@output_option("X.npy", "The file to write, float32 [N, L, E].", required=True)
+@overwrite_option("Replace what is to be written where it exists.")
 @click.option(
     "--table",
     metavar="FILE",
@@ -56,7 +57,6 @@ def fingerprint(
     """  # noqa: D301 (click wants the character itself)
     import numpy as np
 
-    from moefps.cli._selection_report import refuse_own_input
     from moefps.io import atomic_file, check_destination, open_dump, table_format, write_table
 
     if Path(output).suffix != ".npy":

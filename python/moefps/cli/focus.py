@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, parse_numbers, progress_options, threads_option
+from moefps.cli._outputs import check_table_output, output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 from moefps.errors import DataError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from moefps.metrics.focus import ExpertFocus
 
 _OF_CLUSTERS = "cluster:"
-_FILES = (".csv", ".json", ".parquet")
 _TABLES = ("experts", "domains", "layers", "summary", "tokens", "activations", "together")
 
 
@@ -63,10 +62,8 @@ _TABLES = ("experts", "domains", "layers", "summary", "tokens", "activations", "
     help="Which table csv, parquet, json or a file of -o hold.  [default: experts; json: all that is found]",
 )
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, metavar="n", help="Rows of lists.")
-@click.option(
-    "-o", "--output", metavar="DIR|FILE", help="Write all tables to this folder, or one to a .csv, .json or .parquet."
-)
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@output_option("DIR|FILE", "Write all tables to this folder, or one to a .csv, .json or .parquet.")
+@overwrite_option()
 @threads_option
 @format_option
 @progress_options
@@ -108,7 +105,7 @@ def focus(
     numbers = parse_numbers(layers, "--layers")
     if table_name == "together" and not together:
         raise click.UsageError("--table together needs --together")
-    write = _writer(output, table_name, output_format, dump, by, overwrite=overwrite)
+    is_file, write = _writer(output, table_name, output_format, dump, by, overwrite=overwrite)
     with (
         in_words_of_the_command(None),
         progress_on_stderr("activations", show_progress=show_progress, quiet=quiet) as progress,
@@ -134,7 +131,7 @@ def focus(
     if output_format == "table":
         print_focus(found, dump, by=by, top=top, expert=expert, tokens=tokens)
         if output is not None:
-            click.echo(f"\n{output}: {'all tables' if not _is_file(output) else table_name or 'experts'}")
+            click.echo(f"\n{output}: {table_name or 'experts' if is_file else 'all tables'}")
     elif tokens is not None:
         emit_frame(tokens, output_format)
     elif table_name is None and output_format == "json":
@@ -154,34 +151,24 @@ def _parse_expert(text: str | None) -> tuple[int, int] | None:
     return int(layer), int(expert)
 
 
-def _is_file(output: str) -> bool:
-    return Path(output).suffix.lower() in _FILES
-
-
 def _writer(
     output: str | None, table_name: str | None, output_format: str, dump: str, by: str, *, overwrite: bool
-) -> Callable[[ExpertFocus], object] | None:
-    """Check, before any work is done, that the output can be written; give what writes it."""
-    from moefps.cli._selection_report import refuse_own_input
-    from moefps.io import check_destination, table_format, write_table
-    from moefps.io.table_folders import check_table_folder, write_table_folder
+) -> tuple[bool, Callable[[ExpertFocus], object] | None]:
+    """Check that the output can be written; say whether it is one table, and give what writes it."""
+    from moefps.io import table_format, write_table
+    from moefps.io.table_folders import write_table_folder
 
     if output is None:
-        return None
-    refuse_own_input(output, (dump,))
-    if _is_file(output):
-        check_destination(output, overwrite=overwrite)
+        return False, None
+    if check_table_output(output, overwrite=overwrite, inputs=(dump,)):
         name = table_name or "experts"
-        return lambda found: write_table(
+        return True, lambda found: write_table(
             _table(found, name), output, file_format=table_format(output), overwrite=overwrite
         )
-    if Path(output).suffix.lower() == ".npy":
-        raise click.UsageError(f"-o: found {output!r}; accepted: a folder, or a name in .csv, .json or .parquet")
-    check_table_folder(output, overwrite=overwrite)
     file_format: TableFormat = "csv"
     if output_format in ("json", "parquet"):
         file_format = output_format  # type: ignore[assignment]
-    return lambda found: write_table_folder(
+    return False, lambda found: write_table_folder(
         output,
         {name: _table(found, name) for name in _TABLES if name != "together" or found.coactivation is not None},
         {**found.about, "by": by, "reading": found.reading},

@@ -8,6 +8,7 @@ import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, parse_numbers, progress_options, threads_option
+from moefps.cli._outputs import check_table_output, output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ EXIT_MISSED = 1
 @click.option("--vocabulary", is_flag=True, help="Also how experts specialise in token ids, which takes another pass.")
 @click.option("--all-layers", is_flag=True, help="Show all layers, not only the worst.")
 @click.option("--check", is_flag=True, help="Exit with 1 where a mean over layers misses its target.")
-@click.option("-o", "--output", metavar="DIR", help="Write all tables to this folder, too.")
-@click.option("--overwrite", is_flag=True, help="Replace such a folder where it exists.")
+@output_option("DIR", "Write all tables to this folder, too.")
+@overwrite_option("Replace such a folder where it exists.")
 @threads_option
 @format_option
 @progress_options
@@ -96,7 +97,7 @@ def metrics(
     """  # noqa: D301 (click wants the character itself)
     from moefps.cli._metrics_report import print_metrics, print_registry
     from moefps.cli._render import emit_frame
-    from moefps.io.table_folders import check_table_folder, write_table_folder
+    from moefps.io.table_folders import write_table_folder
 
     if only_list:
         print_registry(output_format)
@@ -106,7 +107,7 @@ def metrics(
     if check and targets == "none":
         raise click.UsageError("--check needs targets, and --targets is none")
     if output is not None:
-        check_table_folder(output, overwrite=overwrite)
+        check_table_output(output, overwrite=overwrite, inputs=(source,), is_folder=True)
     with (
         in_words_of_the_command(None, source=source, X=source),
         progress_on_stderr("metrics", show_progress=show_progress, quiet=quiet) as progress,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option
+from moefps.cli._outputs import output_option, overwrite_option
 from moefps.cli._render import count, emit_record
 
 if TYPE_CHECKING:
@@ -63,8 +65,8 @@ def pairs() -> None:
     help="What agents did: lines of task_id and messages in OpenAI's style, SWE-agent's .traj, or tau-bench's results.",
 )
 @click.option("--template", is_flag=True, help="Make a trajectory for every problem: a tool returns the stub.")
-@click.option("-o", "--output", required=True, metavar="PAIRS", help="The .jsonl to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@output_option("PAIRS", "The .jsonl to write.", required=True)
+@overwrite_option()
 @format_option
 def build(
     problems: str, trajectories: tuple[str, ...], template: bool, output: str, overwrite: bool, output_format: str
@@ -102,8 +104,8 @@ def build(
 @click.option("--tokenizer", required=True, metavar="DIR|NAME", help="A folder, or a name on the hub.")
 @click.option("--chat", is_flag=True, help="Put both conditions through the tokenizer's chat template.")
 @click.option("--pad-token", metavar="TOKEN", help="The token that fills gaps, for a tokenizer without a pad token.")
-@click.option("-o", "--output", required=True, metavar="FILE", help="The .json to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@output_option("FILE", "The .json to write.", required=True)
+@overwrite_option()
 @format_option
 def align(
     pairs_file: str,
@@ -129,8 +131,8 @@ def align(
 
     # Only then the tokenizer: transformers takes seconds to import.
     check_destination(output, overwrite=overwrite)
-    loaded = load_tokenizer(tokenizer)
     _keep_quiet()
+    loaded = load_tokenizer(tokenizer)
     with in_words_of_the_command(None, tokenizer=tokenizer, chat="--chat", pairs=pairs_file):
         if pad_token is not None:
             _set_pad_token(loaded, pad_token)
@@ -139,10 +141,16 @@ def align(
 
 
 def _keep_quiet() -> None:
-    """Keep transformers from talking beside us."""
-    from transformers.utils import logging as of_transformers
+    """Keep transformers from talking beside us, and the hub from announcing every try to reach it."""
+    import logging
 
-    of_transformers.set_verbosity_error()
+    # Where it is missing, loading says so.
+    with suppress(ModuleNotFoundError):
+        from transformers.utils import logging as of_transformers
+
+        of_transformers.set_verbosity_error()
+    # After the import, which sets a level of its own.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _set_pad_token(tokenizer: Any, token: str) -> None:

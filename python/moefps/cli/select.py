@@ -19,6 +19,7 @@ from moefps.cli._options import (
     metric_options,
     progress_options,
 )
+from moefps.cli._outputs import TABLES, open_sink, output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 from moefps.errors import ArgumentError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from moefps import Selection, SelectionEvaluation
     from moefps._typing import Float64Array, FloatArray, Progress
-    from moefps.cli._selection_report import Sink
+    from moefps.cli._outputs import Sink
 
 _METRIC_OPTIONS = ("ground", "positions", "reduce", "layer_weights", "dtype", "normalize", "single_layer")
 _OF_COLUMN = "column:"
@@ -92,10 +93,8 @@ class _Job:
 @click.option("--evaluate", is_flag=True, help="Compare with random selections of the same size.")
 @click.option("--n-random", type=click.IntRange(min=1), metavar="n", help="How many random selections.  [default: 100]")
 @click.option("--no-typicality", is_flag=True, help="Leave out the column typicality, which takes a while.")
-@click.option(
-    "-o", "--output", metavar="FILE", help="Write the picks to a .csv, .json or .parquet; .npy: indices only."
-)
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+@output_option("FILE", "Write the picks to a .csv, .json or .parquet; .npy: indices only.")
+@overwrite_option()
 @dump_options
 @metric_options
 @format_option
@@ -136,13 +135,13 @@ def select(
       moefps select traces.dump -m 12 --labels column:domain
       moefps select traces.dump -m 64 --window 32 --stride 8 -o sel.csv
     """  # noqa: D301 (click wants the character itself)
-    from moefps.cli._selection_report import open_sink, report_selection
+    from moefps.cli._selection_report import report_selection
 
     metric = Metric(**{name: options.pop(name) for name in Metric.__dataclass_fields__})
     request = _Request(of_dump={name: options.pop(name) for name in DUMP_OPTIONS}, **options)
     _check_use(context, paths, request)
     inputs = [*paths, *(path for path in (request.distances, request.labels) if path is not None)]
-    sink: Sink = open_sink(output, output_format, overwrite=overwrite, inputs=inputs)
+    sink: Sink = open_sink(output, output_format, overwrite=overwrite, inputs=inputs, accepted=(*TABLES, "npy"))
     job = _open_job(paths, request, metric)
     if job.kind is not None and output is None and output_format != "table" and not request.quiet:
         # stdout belongs to the rows, and the kind is always said.
