@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from moefps.metrics.training import RoutingCallback
     from moefps.pairing import align_pairs, build_pairs
     from moefps.recording import RouterSpec, capture
+    from moefps.reporting.report import write_report
     from moefps.selection import (
         FarthestPointSampler,
         RandomInterval,
@@ -102,6 +103,7 @@ _HOME = {
     "build_pairs": "moefps.pairing",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
+    "write_report": "moefps.reporting.report",
     "FarthestPointSampler": "moefps.selection",
     "RandomInterval": "moefps.selection",
     "Selection": "moefps.selection",
@@ -162,6 +164,7 @@ __all__ = [
     "wasserstein_cross",
     "wasserstein_matrix",
     "write_dump",
+    "write_report",
 ]
 
 

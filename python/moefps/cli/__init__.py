@@ -37,6 +37,7 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
         "efficiency": "Count parameters and operations a token of a model, dense against active.",
         "pairs": "Build two conditions of one problem, and align their tokens.",
         "compare": "Compare how two dumps route the same tokens.",
+        "report": "Write one HTML page about a comparison, metrics, a selection or a dump.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )
