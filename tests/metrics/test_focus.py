@@ -302,7 +302,8 @@ def test_readings():
     row = {"mean": 19.96, "chance": 25.0, "luck": 25.4, "n_experts": 8, "n_null": 0, "share_counted": 1.0}
     how = {"n_domains": 4, "threshold": 0.1, "activation": "probs", "balanced": True}
     assert read_summary(row, **how) == (
-        "scattered focus: experts give 20.0 % of their activation, domains weighed alike, to one of 4 domains on "
+        "no focus beyond chance (the band is called scattered): experts give 20.0 % of their activation, domains "
+        "weighed alike, to one of 4 domains on "
         "average, 5.0 points below the chance level of 25.0 %; 100.0 % of activations (probabilities) are above 0.1"
     )
     row |= {"mean": 100.0, "luck": 97.0, "median_counted": 3.0, "n_null": 3}
@@ -313,6 +314,11 @@ def test_readings():
     assert "would give 97.0 % by luck alone, so that little of it is focus" in read_summary(row, **how)
     assert "only 1.0 points above" in read_summary(row | {"mean": 26.0, "luck": 25.0}, **how)
     assert "which is the chance level of 25.0 %" in read_summary(row | {"mean": 25.01, "luck": 25.0}, **how)
+    # One domain with nearly all tokens, and what few activations give by luck.
+    for mean, chance, luck in ((90.0, 95.0, 95.0), (95.04, 95.0, 95.0), (88.0, 60.0, 90.0)):
+        said = read_summary(row | {"mean": mean, "chance": chance, "luck": luck}, **how)
+        assert said.startswith("no focus beyond chance (the band is called extreme): experts give ")
+        assert "is focus" not in said
 
 
 def test_real_traces(traces, tmp_path):

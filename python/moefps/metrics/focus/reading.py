@@ -49,16 +49,19 @@ def read_summary(
     mean, chance = summary["mean"], summary["chance"]
     if mean is None:
         return f"no focus: no expert has an activation above {threshold:g}{passed}"
-    word = BANDS[min(int(mean // 20), len(BANDS) - 1)]
+    band = BANDS[min(int(mean // 20), len(BANDS) - 1)]
     weighed = ", domains weighed alike," if balanced else ""
     given = f"{mean:.1f} % of their activation{weighed} to one of {n_domains} domains on average"
-    parts = [f"{word} focus: experts give {given}, {_beside(mean, chance)}"]
+    # A band is a name for a number: where domains are uneven, the highest of them may be less than chance gives.
+    is_focus = round(mean, 1) > round(max(chance, summary["luck"]), 1)
+    word = f"{band} focus" if is_focus else f"no focus beyond chance (the band is called {band})"
+    parts = [f"{word}: experts give {given}, {_beside(mean, chance)}"]
     n_null, n_experts = summary["n_null"], summary["n_experts"]
     if n_null:
         has = "has" if n_null == 1 else "have"
         parts.append(f"{n_null:,} of {n_experts:,} experts {has} no counted activation")
     if summary["luck"] - chance >= _MUCH:
-        so = ", so that little of it is focus" if mean - summary["luck"] < _CLOSE else ""
+        so = ", so that little of it is focus" if is_focus and mean - summary["luck"] < _CLOSE else ""
         parts.append(
             f"as few activations as count here ({summary['median_counted']:,.0f} of an expert in the median) would "
             f"give {summary['luck']:.1f} % by luck alone{so}"
