@@ -53,7 +53,7 @@ def read_summary(
     weighed = ", domains weighed alike," if balanced else ""
     given = f"{mean:.1f} % of their activation{weighed} to one of {n_domains} domains on average"
     # A band is a name for a number: where domains are uneven, the highest of them may be less than chance gives.
-    is_focus = round(mean, 1) > round(max(chance, summary["luck"]), 1)
+    is_focus = round(mean, 1) > round(chance, 1)
     word = f"{band} focus" if is_focus else f"no focus beyond chance (the band is called {band})"
     parts = [f"{word}: experts give {given}, {_beside(mean, chance)}"]
     n_null, n_experts = summary["n_null"], summary["n_experts"]
