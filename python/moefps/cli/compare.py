@@ -14,6 +14,9 @@ from moefps.cli._render import count
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from moefps.comparison import Comparison
+    from moefps.io.tables import TableFormat
+
 
 @click.command()
 @click.argument("a", metavar="A")
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the tables.",
 )
+@click.option("--svg", is_flag=True, help="Write the figures as SVG, too.")
+@click.option("--no-figures", is_flag=True, help="Tables alone, which need no moefps[report].")
 @click.option("--overwrite", is_flag=True, help="Replace such a folder where it exists.")
 @threads_option
 @progress_options
@@ -49,6 +54,10 @@ def compare(
     groups: str | None,
     resamples: int,
     output: str,
+    file_format: TableFormat,
+    svg: bool,
+    no_figures: bool,
+    overwrite: bool,
     threads: int | None,
     show_progress: bool | None,
     quiet: bool,
@@ -59,32 +68,53 @@ def compare(
     A and B are dumps of the same tokens: two conditions of one file of pairs, which --pairs names; or the same texts
     through two checkpoints, two quantisations, two settings, joined row by row. OUT gets tables/ (layer_metrics,
     layer_joint_metrics, top_experts_by_layer, top_experts_global, tool_expert_leakage_by_layer,
-    tool_expert_leakage_summary, leakage_vs_distance), summary.json and findings.md. Intervals are of a bootstrap over
-    tasks. For texts that are not aligned, `moefps metrics --by` and `moefps focus` are the tools.
+    tool_expert_leakage_summary, leakage_vs_distance, expert_usage), figures/ with the same to look at, summary.json and
+    findings.md. Intervals are of a bootstrap over tasks. For texts that are not aligned, `moefps metrics --by` and
+    `moefps focus` are the tools.
 
     \b
     Examples:
       moefps compare agentic.dump assisted.dump --pairs pair_tokens.json -o study/
       moefps compare base.dump tuned.dump --by domain -o tuned-vs-base/
     """  # noqa: D301 (click wants the character itself)
-    with (
-        in_words_of_the_command(None, groups="--groups", pairs="--pairs", output=output),
-        progress_on_stderr("comparing", show_progress=show_progress, quiet=quiet) as progress,
-    ):
+    if svg and no_figures:
+        raise click.UsageError("--svg and --no-figures exclude each other")
+    with in_words_of_the_command(None, groups="--groups", pairs="--pairs", output=output):
+        _check(output, overwrite=overwrite, figures=not no_figures)
         from moefps.comparison import compare as compare_dumps
 
-        found = compare_dumps(
-            a,
-            b,
-            pairs,
-            groups=None if groups is None else [name.strip() for name in groups.split(",")],
-            n_resamples=resamples,
-            output=output,
-            n_threads=threads,
-            progress=progress or False,
-            **settings,
-        )
+        with progress_on_stderr("comparing", show_progress=show_progress, quiet=quiet) as progress:
+            found = compare_dumps(
+                a,
+                b,
+                pairs,
+                groups=None if groups is None else [name.strip() for name in groups.split(",")],
+                n_resamples=resamples,
+                n_threads=threads,
+                progress=progress or False,
+                **settings,
+            )
+        drawn: dict[str, bytes] = {}
+        if not no_figures:
+            from moefps.reporting.figures import draw_figures
+
+            with progress_on_stderr("drawing", show_progress=show_progress, quiet=quiet) as progress:
+                drawn = draw_figures(found, svg=svg, progress=progress or False)
+        found.write(output, file_format=file_format, figures=drawn, overwrite=overwrite)
     _report(found.summary, output)
+    if not no_figures:
+        _report_figures(found, drawn, output)
+
+
+def _check(output: str, *, overwrite: bool, figures: bool) -> None:
+    """Check, before any work is done, that everything can be written."""
+    from moefps.comparison.writing import check_comparison_folder
+
+    check_comparison_folder(output, overwrite=overwrite)
+    if figures:
+        from moefps.reporting.figures import check_extra
+
+        check_extra(otherwise=", or pass --no-figures for tables alone")
 
 
 def _report(summary: Mapping[str, Any], output: str) -> None:
@@ -108,3 +138,15 @@ def _report(summary: Mapping[str, Any], output: str) -> None:
         if names:
             click.echo(f"  left out of {label.upper()}, as the other has no such task: {', '.join(names)}")
     click.echo(f"  {output}/findings.md says it in words")
+
+
+def _report_figures(found: Comparison, drawn: Mapping[str, bytes], output: str) -> None:
+    """Say how many figures there are, and why others are not."""
+    from moefps.reporting.figures import left_out_figures
+
+    click.echo(f"  {count(sum(name.endswith('.png') for name in drawn), 'figure')} in {output}/figures")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in left_out_figures(found).items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        click.echo(f"  without {', '.join(names)}: {reason}")

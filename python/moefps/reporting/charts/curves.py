@@ -111,7 +111,7 @@ def draw_curves(name: str, study: Study) -> Figure:
         ends=span(rows, zero=not is_overlap, shortest=0.01, bounds=(0.0, 1.0)),
     )
     left_out = "" if about.groups else study.left_out(groups, about.measure)
-    words = [about.note, study.intervals(), left_out, study.dumps]
+    words = [about.note, study.intervals(rows), left_out, study.dumps]
     return make_figure(name, about.title.format(versus=study.versus), words, chart)
 
 
@@ -126,7 +126,7 @@ def draw_panels(name: str, study: Study) -> Figure:
     ends = alt.Scale(domain=list(span(rows, zero=True, shortest=0.01, bounds=(0.0, 1.0))), nice=False)
     width, height = _PANEL
     base = alt.Chart(width=width, height=height).encode(
-        x=layer_axis(study.layers),
+        x=layer_axis(study.layers, width),
         color=alt.Color(
             "label:N",
             scale=alt.Scale(domain=labels, range=[style.color for style in study.styles(groups)]),
@@ -158,7 +158,7 @@ def draw_panels(name: str, study: Study) -> Figure:
     words = [
         "The curves of tv_curve apart, a panel for each group, all on one scale"
         + ("; grey: all tokens." if "all" in groups else "."),
-        study.intervals(),
+        study.intervals(rows),
         study.left_out(groups, about.measure),
         study.dumps,
     ]

@@ -42,13 +42,13 @@ def draw_distance(name: str, study: Study) -> Figure:
     without = len(study.summary["tasks_without_response"])
     captions = [
         "Solution without white space, token-layer pairs by their distance to the last token of the tool response.",
-        study.intervals(),
+        study.intervals(frame.filter(pl.col("count") > 0).rename({"jaccard_lo": "lo"})),
         f"No token at {', '.join(empty)}." if empty else "",
         f"Left out, as they have no tool response: {counted(without, 'task')}." if without else "",
         study.dumps,
     ]
     title = f"Routing differences by the distance to the tool response: {study.versus}"
-    return make_figure(name, title, captions, chart)
+    return make_figure(name, title, captions, chart, letters=112)
 
 
 def _axis(bins: list[str], *, labelled: bool) -> alt.X:

@@ -52,6 +52,7 @@ class Figure:
         """
         with alt.theme.enable("none"):
             found: dict[str, Any] = self.chart.to_dict()
+        found["datasets"] = {name: list(rows) for name, rows in found.get("datasets", {}).items()}
         if not titled:
             found.pop("title", None)
         return found
@@ -73,7 +74,7 @@ def make_figure(name: str, title: str, sentences: list[str], chart: Any, *, lett
     """
     caption = " ".join(sentence for sentence in sentences if sentence)
     words = alt.TitleParams(
-        text=textwrap.wrap(title, letters * 3 // 4), subtitle=textwrap.wrap(caption, letters, break_long_words=True)
+        text=textwrap.wrap(title, letters * 3 // 4), subtitle=textwrap.wrap(caption, letters) or alt.Undefined
     )
     description = f"{title}. {caption}".strip()
     return Figure(name, title, caption, chart.properties(title=words, description=description).configure(**CONFIG))

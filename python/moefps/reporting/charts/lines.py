@@ -25,7 +25,8 @@ __all__ = [
     "tidy",
 ]
 
-_MOST_TICKS = 16
+_TICK = 38
+"""Pixels that a tick of the horizontal axis needs, with its number."""
 _MOST_SYMBOLS = 13
 _DIGITS = 7
 
@@ -48,10 +49,14 @@ class Key(NamedTuple):
     styles: list[Style]
 
 
-def tidy(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Give rows for a chart: seven digits are more than anybody sees, and what is null is not there."""
+def tidy(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
+    """Give rows for a chart: seven digits are more than anybody sees, and what is null is not there.
+
+    They are a tuple, as altair copies lists again and again while a chart is put together.
+    """
     frame = frame.with_columns(pl.col(pl.Float64).round_sig_figs(_DIGITS))
-    return [{name: value for name, value in row.items() if value is not None} for row in frame.iter_rows(named=True)]
+    rows = frame.iter_rows(named=True)
+    return tuple({name: value for name, value in row.items() if value is not None} for row in rows)
 
 
 def interval_rows(frame: pl.DataFrame, measure: str, *, along: str = "layer") -> pl.DataFrame:
@@ -99,7 +104,7 @@ def in_words(lo: pl.Expr, hi: pl.Expr) -> pl.Expr:
     return pl.when(lo.is_null() | hi.is_null()).then(pl.lit("none")).otherwise(lo + pl.lit(" to ") + hi)
 
 
-def integer_ticks(first: int, last: int, most: int = _MOST_TICKS) -> list[int]:
+def integer_ticks(first: int, last: int, most: float = 16) -> list[int]:
     """Choose whole numbers for an axis, at even steps.
 
     Examples
@@ -107,7 +112,7 @@ def integer_ticks(first: int, last: int, most: int = _MOST_TICKS) -> list[int]:
     >>> integer_ticks(0, 5), integer_ticks(0, 47)
     ([0, 1, 2, 3, 4, 5], [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44])
     """
-    width = max(1, math.ceil((last - first + 1) / most))
+    width = max(1, math.ceil((last - first + 1) / max(most, 2)))
     step = next(size for size in _steps() if size >= width)
     start = first if first % step == 0 else first + step - first % step
     return list(range(start, last + 1, step)) or [first]
@@ -120,14 +125,16 @@ def _steps() -> Any:
         size *= 10
 
 
-def layer_axis(layers: Sequence[int], *, field: str = "layer", edge: float | None = None) -> alt.X:
+def layer_axis(
+    layers: Sequence[int], width: float = WIDTH, *, field: str = "layer", edge: float | None = None
+) -> alt.X:
     """Make the horizontal axis of layers: whole numbers, also where there is only one."""
     first, last = min(layers), max(layers)
     room = max(0.3, 0.02 * (last - first)) if edge is None else edge
     return alt.X(
         f"{field}:Q",
         scale=alt.Scale(domain=[first - room, last + room], nice=False, zero=False),
-        axis=alt.Axis(title="layer", values=integer_ticks(first, last), format="d", grid=False),
+        axis=alt.Axis(title="layer", values=integer_ticks(first, last, width / _TICK), format="d", grid=False),
     )
 
 
@@ -153,7 +160,7 @@ def span(
 
     Examples
     --------
-    >>> span(pl.DataFrame({"value": [0.0], "lo": [0.0], "hi": [0.0]}), zero=True, shortest=0.01, bounds=(0, 1))
+    >>> span(pl.DataFrame({"value": [0.0], "lo": [0.0], "hi": [0.0]}), zero=True, shortest=0.01, bounds=(0.0, 1.0))
     (0.0, 0.0105)
     """
     ends = pl.concat([frame["value"], frame["lo"], frame["hi"]]).drop_nulls().to_list()
@@ -224,11 +231,14 @@ def curves(
     """
     every = max(1, math.ceil(len(layers) / _MOST_SYMBOLS))
     rows = rows.with_columns(symbol=(pl.col("layer") % every == 0) | (pl.len().over("label", "run") == 1))
-    faint = 0.22 if len(key.labels) < 4 else 0.14
+    # The more bands, the fainter each, or they hide one another.
+    faint = 0.22 if len(key.labels) < 4 else 0.14 if len(key.labels) < 8 else 0.1
     color, dash, shape = _looks(key, legend=legend)
     picked = picked or legend_selection()
     bright: Any = alt.when(picked)
-    base = alt.Chart({"values": tidy(rows)}, width=width, height=height).encode(x=layer_axis(layers), color=color)
+    base = alt.Chart({"values": tidy(rows)}, width=width, height=height).encode(
+        x=layer_axis(layers, width), color=color
+    )
     axis = alt.Y(
         "value:Q",
         scale=alt.Scale(domain=list(ends), nice=False, zero=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -10,8 +10,8 @@ import polars as pl
 
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.lines import Key, curves, interval_rows, largest, layer_axis, legend_selection, span, tidy
-from moefps.reporting.charts.study import MOST_LINES, listed, plain
-from moefps.reporting.charts.usage import expert_map, map_size
+from moefps.reporting.charts.study import MOST_LINES, labels_of, listed, plain
+from moefps.reporting.charts.usage import expert_axis, expert_map, map_size
 from moefps.reporting.theme import GREY, INK, styles_in_turn
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ _SHOWN = (
     *("maxvio", "top_k_entropy", "routing_entropy", "expert_overlap", "sequential_routing_consistency"),
 )
 """Where nothing has a target."""
-_WORST = 3.0
-"""Eight times the load, or an eighth: what is beyond has the same colour."""
+_DOUBLINGS = (0.25, 0.5, 1.0, 2.0, 3.0)
+"""What may have the strongest colour; what is beyond eight times the load, or an eighth, has the same."""
+
+_KINDS = {"never chosen": INK, "seldom chosen": "#E69F00"}
 
 
 def draw_load(metrics: RoutingMetrics) -> Figure | None:
@@ -40,7 +42,7 @@ def draw_load(metrics: RoutingMetrics) -> Figure | None:
     groups, left_out = _groups(frame, _MOST_MAPS)
     drawn = frame if groups is None else frame.filter(pl.col("group").is_in(groups))
     farthest = largest(drawn["doublings"].abs())
-    bound = min(_WORST, max(0.25, math.ceil(4 * farthest) / 4))
+    bound = next((step for step in _DOUBLINGS if farthest <= step), _DOUBLINGS[-1])
     more = " or beyond" if farthest > bound else ""
     times = f"{2**bound:.3g}"
     words = {bound: f"{times} times{more}", 0.0: "as at balance", -bound: f"1/{times}{more}"}
@@ -60,14 +62,18 @@ def draw_load(metrics: RoutingMetrics) -> Figure | None:
             ],
             size=size,
         )
-        dead = part.filter(pl.col("share") == 0)
-        return _with_dead(cells, dead, layers)
+        return _with_dead(cells, part, layers, size or map_size(len(layers), int(largest(part["expert"])) + 1))
+
+    labels = labels_of(groups or [])
 
     if groups is None:
         chart = draw(drawn, None)
     else:
         size = map_size(len(layers), int(largest(drawn["expert"])) + 1, widest=300, highest=260)
-        parts = [draw(drawn.filter(pl.col("group") == group), size).properties(title=plain(group)) for group in groups]
+        parts = [
+            draw(drawn.filter(pl.col("group") == group), size).properties(title=_heading(labels[group]))
+            for group in groups
+        ]
         chart = alt.concat(*parts, columns=2, spacing=24)
     captions = [
         "Balance: every expert of a layer gets the same share of the assignments.",
@@ -95,17 +101,19 @@ def _loads(metrics: RoutingMetrics) -> pl.DataFrame | None:
     return frame.with_columns(doublings=doublings) if frame.height else None
 
 
-def _with_dead(cells: alt.Chart, dead: pl.DataFrame, layers: Sequence[int]) -> Any:
+def _with_dead(cells: alt.Chart, frame: pl.DataFrame, layers: Sequence[int], size: tuple[int, int]) -> Any:
     """Blacken the experts that were never chosen."""
+    dead = frame.filter(pl.col("share") == 0)
     if not dead.height:
         return cells
     marked: Any = alt.Chart({"values": tidy(dead.select("layer", "expert"))}).mark_rect(color=INK)
     marked = marked.transform_calculate(
         left="datum.layer - 0.5", right="datum.layer + 0.5", below="datum.expert - 0.5", above="datum.expert + 0.5"
     ).encode(
-        x=layer_axis(layers, field="left", edge=0.5),
+        x=layer_axis(layers, size[0], field="left", edge=0.5),
         x2="right:Q",
-        y="below:Q",
+        # As for the others: an axis of its own would drop numbers of theirs.
+        y=expert_axis(frame["expert"].to_list(), size[1]),
         y2="above:Q",
         tooltip=[alt.Tooltip("layer:Q"), alt.Tooltip("expert:Q")],
     )
@@ -123,8 +131,10 @@ def draw_over_layers(metrics: RoutingMetrics) -> Figure | None:
     groups, left_out = _groups(frame, MOST_LINES)
     if groups is not None:
         frame = frame.filter(pl.col("group").is_in(groups))
-    frame = frame.with_columns(label=pl.lit("value") if groups is None else pl.col("group").cast(pl.String))
-    keys = ["value"] if groups is None else [str(group) for group in groups]
+    labels = labels_of(groups or [])
+    label = pl.col("group").replace_strict(labels, return_dtype=pl.String) if labels else pl.lit("value")
+    frame = frame.with_columns(label=label)
+    keys = list(labels.values()) or ["value"]
     styles = styles_in_turn(["all"] if groups is None else keys)
     key = Key(plain(metrics.about.get("by") or "group"), keys, list(styles.values()))
     layers = _layers(metrics.layers)
@@ -155,15 +165,14 @@ def _panel(
     behind: list[Any] = []
     held = rows.select("value", "lo", "hi")
     words: Any = name.replace("_", " ")
-    title = alt.TitleParams(text=words, fontSize=14, anchor="start", offset=6)
+    title = _heading(words)
     if target.height:
         limit = pl.col("threshold").cast(pl.Float64)
         held = pl.concat([held, target.select(value=limit, lo=limit, hi=limit)])
         met = frame["met"].drop_nulls()
-        said = f"target {target['target'][0]}: met in {met.sum()} of {met.len()}"
-        title = alt.TitleParams(
-            text=words, subtitle=said, fontSize=14, subtitleFontSize=12, anchor="start", offset=6, subtitlePadding=3
-        )
+        text = str(target["target"][0]).replace(">=", "≥").replace("<=", "≤")
+        times = " layers" if len(key.labels) == 1 else ""
+        title = _heading(words, f"target {text}: met in {met.sum()} of {met.len()}{times}")
         behind.append(_target(target, layers))
     width, height = _PANEL
     chart = curves(
@@ -184,6 +193,14 @@ def _panel(
     return chart.properties(title=title)
 
 
+def _heading(text: str, below: str = "") -> alt.TitleParams:
+    """Head a panel."""
+    lines = textwrap.wrap(below, 40) or alt.Undefined
+    return alt.TitleParams(
+        text=text, subtitle=lines, fontSize=14, subtitleFontSize=12, anchor="start", offset=6, subtitlePadding=3
+    )
+
+
 def _target(target: pl.DataFrame, layers: Sequence[int]) -> Any:
     """Draw the threshold of every layer, from edge to edge where there is one layer alone."""
     rows = tidy(target.select("layer", "threshold", "target"))
@@ -196,7 +213,7 @@ def _target(target: pl.DataFrame, layers: Sequence[int]) -> Any:
 
 def draw_unused(metrics: RoutingMetrics) -> Figure | None:
     """Draw how many experts of each layer are never chosen, or seldom."""
-    words = {"dead_experts": "never chosen", "underused_experts": "seldom chosen"}
+    words = dict(zip(("dead_experts", "underused_experts"), _KINDS, strict=True))
     frame = metrics.layers.filter(pl.col("metric").is_in(list(words)) & pl.col("value").is_not_null())
     if not frame.height or not frame["value"].sum():
         return None
@@ -212,11 +229,14 @@ def draw_unused(metrics: RoutingMetrics) -> Figure | None:
     long = wide.unpivot(on=list(words), index=outer, variable_name="metric", value_name="number")
     long = long.join(lists, on=outer, how="left").with_columns(kind=pl.col("metric").replace(words))
     layers = _layers(metrics.layers)
-    chart = _bars(long, layers, list(words.values()), (300, 150) if groups is not None else (640, 260))
+    kinds = [word for word in words.values() if long.filter(pl.col("kind") == word)["number"].sum()]
+    chart = _bars(long, layers, kinds, (300, 150) if groups is not None else (640, 260))
     if groups is not None:
-        data = {"values": tidy(long.with_columns(pl.col("group").map_elements(plain, return_dtype=pl.String)))}
-        facet = alt.Facet("group:N", title=None, sort=[plain(group) for group in groups])
-        chart = chart.properties(data=data).facet(facet, columns=2)
+        labels = labels_of(groups)
+        named = long.with_columns(pl.col("group").replace_strict(labels, return_dtype=pl.String))
+        header = alt.Header(labelAnchor="start", labelPadding=4)
+        facet = alt.Facet("group:N", title=None, sort=list(labels.values()), header=header)
+        chart = chart.properties(data={"values": tidy(named)}).facet(facet, columns=2)
     else:
         chart = chart.properties(data={"values": tidy(long)})
     captions = ["Seldom: less than half of its share at balance, those that are never chosen not counted.", left_out]
@@ -230,13 +250,17 @@ def _bars(long: pl.DataFrame, layers: Sequence[int], kinds: list[str], size: tup
     width, height = size
     bars: Any = alt.Chart(width=width, height=height).mark_bar(size=max(2, min(30, int(0.7 * width / len(layers)))))
     return bars.encode(
-        x=layer_axis(layers, edge=0.6),
+        x=layer_axis(layers, width, edge=0.6),
         y=alt.Y(
             "number:Q",
             scale=alt.Scale(domain=[0, top * 1.05], nice=False),
             axis=alt.Axis(title="experts", format="d", tickMinStep=1, tickCount=6),
         ),
-        color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[INK, "#E69F00"]), legend=alt.Legend(title=None)),
+        color=alt.Color(
+            "kind:N",
+            scale=alt.Scale(domain=kinds, range=[_KINDS[kind] for kind in kinds]),
+            legend=alt.Legend(title=None),
+        ),
         order=alt.Order("metric:N"),
         tooltip=[
             alt.Tooltip("layer:Q"),
@@ -256,7 +280,7 @@ def _groups(frame: pl.DataFrame, most: int) -> tuple[list[Any] | None, str]:
         return there, ""
     return there[
         :most
-    ], f"Only the first {most} of {len(there)} groups; left out: {listed(list(map(plain, there[most:])))}."
+    ], f"Only the first {most} of {len(there)} groups; left out: {listed([plain(name) for name in there[most:]])}."
 
 
 def _layers(frame: pl.DataFrame) -> list[int]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.lines import integer_ticks, largest, tidy
-from moefps.reporting.charts.study import listed, plain
+from moefps.reporting.charts.study import labels_of, listed, plain
 from moefps.reporting.theme import PAIR_STYLES, WIDTH
 
 __all__ = ["draw_clusters", "draw_labels", "draw_radius", "label_column"]
@@ -17,6 +17,7 @@ __all__ = ["draw_clusters", "draw_labels", "draw_radius", "label_column"]
 _BLUE = PAIR_STYLES["canonical"].color
 _HEIGHT = 300
 _MOST_LABELS = 20
+_MANY = 150
 _OWN = ("rank", "index", "radius", "cluster_size", "typicality")
 
 
@@ -30,9 +31,10 @@ def draw_radius(picks: pl.DataFrame) -> Figure | None:
         scale=alt.Scale(domain=[0, 1.05 * (largest(picks["radius"]) or 1.0)], nice=False),
         axis=alt.Axis(title="covering radius (distance)"),
     )
-    line = base.mark_line(color=_BLUE, strokeWidth=2.2, interpolate="step-after").encode(x=_ranks(picks), y=y)
+    x = _ranks(picks, log=picks.height > _MANY)
+    line = base.mark_line(color=_BLUE, strokeWidth=2.2, interpolate="step-after").encode(x=x, y=y)
     point = base.mark_point(color=_BLUE, filled=True, size=45 if picks.height < 60 else 14, opacity=1).encode(
-        x=_ranks(picks), y=y, tooltip=_tooltip(picks)
+        x=x, y=y, tooltip=_tooltip(picks)
     )
     caption = "The largest distance of any sample to its nearest pick, after each pick; it never rises."
     return make_figure("covering_radius", "How well the picks cover the samples", [caption], alt.layer(line, point))
@@ -42,10 +44,14 @@ def draw_clusters(picks: pl.DataFrame) -> Figure | None:
     """Draw how many samples each pick is the nearest of."""
     if not picks["cluster_size"].is_not_null().any():
         return None
-    size = max(1.0, min(30.0, 0.75 * WIDTH / picks.height))
-    bars: Any = alt.Chart({"values": _rows(picks)}, width=WIDTH, height=_HEIGHT).mark_bar(color=_BLUE, size=size)
+    base: Any = alt.Chart({"values": _rows(picks)}, width=WIDTH, height=_HEIGHT)
+    if picks.height > _MANY:
+        # As many bars would be one block.
+        base = base.mark_point(color=_BLUE, filled=True, size=16, opacity=0.6)
+    else:
+        base = base.mark_bar(color=_BLUE, size=max(1.0, min(30.0, 0.75 * WIDTH / picks.height)))
     y = alt.Y("cluster_size:Q", axis=alt.Axis(title="samples nearest to the pick", format=",d", tickMinStep=1))
-    chart = bars.encode(x=_ranks(picks), y=y, tooltip=_tooltip(picks))
+    chart = base.encode(x=_ranks(picks), y=y, tooltip=_tooltip(picks))
     caption = "The pick itself is counted."
     return make_figure("cluster_sizes", "How many samples each pick stands for", [caption], chart)
 
@@ -61,15 +67,12 @@ def draw_labels(picks: pl.DataFrame) -> Figure | None:
         .agg(picks=pl.len(), samples=pl.col("size").sum())
         .sort("picks", descending=True, maintain_order=True)
     )
-    left_out = [plain(name) for name in counted["label"][_MOST_LABELS:].to_list()]
-    counted = counted.head(_MOST_LABELS)
-    names: list[str] = []
-    for name in counted["label"].to_list():
-        label = plain(name)
-        names.append(f"{label} ({names.count(label) + 1})" if label in names else label)
-    counted = counted.with_columns(label=pl.Series(names))
+    labels = labels_of(counted["label"].to_list())
+    left_out = list(labels.values())[_MOST_LABELS:]
+    names = list(labels.values())[:_MOST_LABELS]
+    counted = counted.head(_MOST_LABELS).with_columns(label=pl.Series(names, dtype=pl.String))
     base = alt.Chart({"values": tidy(counted)}, width=WIDTH - 100, height=max(60, 26 * counted.height)).encode(
-        y=alt.Y("label:N", sort=names, axis=alt.Axis(title=plain(column), labelLimit=260)),
+        y=alt.Y("label:N", sort=names, axis=alt.Axis(title=plain(column), labelLimit=280, maxExtent=300)),
         x=alt.X(
             "picks:Q",
             scale=alt.Scale(domain=[0, 1.1 * largest(counted["picks"])], nice=False),
@@ -94,7 +97,7 @@ def label_column(picks: pl.DataFrame) -> str | None:
 
     Examples
     --------
-    >>> frame = pl.DataFrame({"rank": [1, 2, 3], "text": ["a b", "c", "d"], "domain": ["code", "code", "law"]})
+    >>> frame = pl.DataFrame({"rank": [1, 2, 3, 4], "text": list("abcd"), "domain": ["law", "code", "law", "law"]})
     >>> label_column(frame)
     'domain'
     """
@@ -108,17 +111,24 @@ def label_column(picks: pl.DataFrame) -> str | None:
     return None
 
 
-def _ranks(picks: pl.DataFrame) -> alt.X:
+def _ranks(picks: pl.DataFrame, *, log: bool = False) -> alt.X:
     """Make the axis of picks in their order."""
     last = int(largest(picks["rank"]))
+    if log:
+        return alt.X(
+            "rank:Q",
+            scale=alt.Scale(type="log", domain=[0.9, 1.1 * last], nice=False),
+            axis=alt.Axis(title="pick (logarithmic)", values=[10**i for i in range(7)], format=",d", grid=False),
+        )
+    room = max(0.6, 0.02 * last)
     return alt.X(
         "rank:Q",
-        scale=alt.Scale(domain=[1 - max(0.6, 0.02 * last), last + max(0.6, 0.02 * last)], nice=False, zero=False),
-        axis=alt.Axis(title="pick", values=integer_ticks(1, last), format=",d", grid=False),
+        scale=alt.Scale(domain=[1 - room, last + room], nice=False, zero=False),
+        axis=alt.Axis(title="pick", values=integer_ticks(1, last, WIDTH / 50), format=",d", grid=False),
     )
 
 
-def _rows(picks: pl.DataFrame) -> list[dict[str, Any]]:
+def _rows(picks: pl.DataFrame) -> tuple[dict[str, Any], ...]:
     label = _named(picks)
     columns = ["rank", "index", "radius", "cluster_size"]
     named = (

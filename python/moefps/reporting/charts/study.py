@@ -14,7 +14,7 @@ from moefps.reporting.theme import PAIR_STYLES, Style, styles_in_turn
 if TYPE_CHECKING:
     from moefps.comparison import Comparison
 
-__all__ = ["MOST_LINES", "Study", "counted", "listed", "plain", "signed"]
+__all__ = ["MOST_LINES", "Study", "counted", "labels_of", "listed", "plain", "signed"]
 
 MOST_LINES = 9
 """Groups in one chart; more would not be told apart."""
@@ -68,6 +68,25 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def labels_of(names: Iterable[Any], words: Mapping[Any, str] | None = None) -> dict[Any, str]:
+    """Give names as charts show them, no two the same.
+
+    Examples
+    --------
+    >>> labels_of(["law", "no  law", "no law"])
+    {'law': 'law', 'no  law': 'no law', 'no law': 'no law (2)'}
+    """
+    found: dict[Any, str] = {}
+    for name in names:
+        label = (words or {}).get(name) or plain(name)
+        number, free = 1, label
+        while free in found.values():
+            number += 1
+            free = f"{label} ({number})"
+        found[name] = free
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """A comparison as charts see it.
@@ -115,14 +134,20 @@ class Study:
         """Whether the groups are those of pairs, not values of a column."""
         return "count_tool_response" in self.summary and self.summary.get("by") is None
 
-    def intervals(self, what: str = "Bands") -> str:
-        """Give a sentence that says what the intervals are, or why there are none."""
-        text = str(self.summary["intervals"])
-        kind, _, reason = text.partition(": ")
+    def intervals(self, rows: pl.DataFrame | None = None) -> str:
+        """Give a sentence that says what the bands are, or why there are none.
+
+        Parameters
+        ----------
+        rows : polars.DataFrame, optional
+            What is drawn: ``lo`` is null where there is no interval.
+        """
+        kind, _, reason = str(self.summary["intervals"]).partition(": ")
         if kind == "none":
             return f"No intervals: {reason}."
-        level, _, how = text.partition(", ")
-        return f"{what}: {level} intervals, {how}."
+        level, _, how = kind.partition(", ")
+        gaps = rows is not None and rows["lo"].is_null().any()
+        return f"Bands: {level} intervals, {how}" + (", where two tasks or more have tokens." if gaps else ".")
 
     @cached_property
     def layers(self) -> list[int]:
@@ -138,13 +163,7 @@ class Study:
     @cached_property
     def labels(self) -> dict[str, str]:
         """What groups are called in legends, no two the same."""
-        found: dict[str, str] = {}
-        for name in self.tokens:
-            word = _WORDS.get(name) if self.is_of_pairs or name == "all" else None
-            label = word or plain(name)
-            same = sum(other == label or other.startswith(f"{label} (") for other in found.values())
-            found[name] = f"{label} ({same + 1})" if same else label
-        return found
+        return labels_of(self.tokens, _WORDS if self.is_of_pairs else {"all": _WORDS["all"]})
 
     def drawn(self, measure: str, wanted: Iterable[str] | None = None, *, most: int = MOST_LINES) -> list[str]:
         """Name the groups that have a value of a measure, at most so many: then those with the most tokens.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from moefps.reporting.charts.study import Study
 
-__all__ = ["draw_usage", "expert_map", "map_size", "round_up"]
+__all__ = ["draw_usage", "expert_axis", "expert_map", "map_size", "round_up"]
 
 _LEAST = 1e-6
 
@@ -115,13 +115,9 @@ def expert_map(
     drawn: alt.Chart = cells.transform_calculate(
         left="datum.layer - 0.5", right="datum.layer + 0.5", below="datum.expert - 0.5", above="datum.expert + 0.5"
     ).encode(
-        x=layer_axis(layers, field="left", edge=0.5),
+        x=layer_axis(layers, width, field="left", edge=0.5),
         x2="right:Q",
-        y=alt.Y(
-            "below:Q",
-            scale=alt.Scale(domain=[min(experts) - 0.5, max(experts) + 0.5], nice=False, zero=False),
-            axis=alt.Axis(title="expert", values=integer_ticks(min(experts), max(experts)), format="d", grid=False),
-        ),
+        y=expert_axis(experts, height),
         y2="above:Q",
         color=alt.Color(
             f"{value}:Q",
@@ -131,6 +127,16 @@ def expert_map(
         tooltip=[alt.Tooltip("layer:Q"), alt.Tooltip("expert:Q"), *tooltip],
     )
     return drawn
+
+
+def expert_axis(experts: Sequence[int], height: float) -> alt.Y:
+    """Make the vertical axis of a map."""
+    first, last = min(experts), max(experts)
+    return alt.Y(
+        "below:Q",
+        scale=alt.Scale(domain=[first - 0.5, last + 0.5], nice=False, zero=False),
+        axis=alt.Axis(title="expert", values=integer_ticks(first, last, height / 21), format="d", grid=False),
+    )
 
 
 def map_size(n_layers: int, n_experts: int, *, widest: int = 640, highest: int = 640) -> tuple[int, int]:
