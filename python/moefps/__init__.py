@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from moefps.metrics.training import RoutingCallback
     from moefps.pairing import align_pairs, build_pairs
     from moefps.recording import RouterSpec, capture
+    from moefps.reporting.figures import draw_figures
     from moefps.reporting.report import write_report
     from moefps.selection import (
         FarthestPointSampler,
@@ -103,6 +104,7 @@ _HOME = {
     "build_pairs": "moefps.pairing",
     "RouterSpec": "moefps.recording",
     "capture": "moefps.recording",
+    "draw_figures": "moefps.reporting.figures",
     "write_report": "moefps.reporting.report",
     "FarthestPointSampler": "moefps.selection",
     "RandomInterval": "moefps.selection",
@@ -147,6 +149,7 @@ __all__ = [
     "capture",
     "compare",
     "convert_trace",
+    "draw_figures",
     "evaluate_selection",
     "expert_focus",
     "fps",

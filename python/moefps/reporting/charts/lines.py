@@ -189,7 +189,7 @@ def curves(
     key: Key,
     layers: Sequence[int],
     *,
-    y: str,
+    y: str | None,
     value: str,
     ends: tuple[float, float],
     width: int = WIDTH,
@@ -210,7 +210,7 @@ def curves(
         What the lines are.
     layers : sequence of int
         All layers, also those without a value.
-    y : str
+    y : str or None
         Title of the vertical axis, with its unit.
     value : str
         What tooltips call the value.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
+from moefps.metrics.registry import find_metric
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.lines import Key, curves, interval_rows, largest, layer_axis, legend_selection, span, tidy
 from moefps.reporting.charts.study import MOST_LINES, labels_of, listed, plain
@@ -179,7 +180,7 @@ def _panel(
         rows,
         key,
         layers,
-        y="",
+        y=find_metric(name).unit or None,
         value=words,
         ends=span(held, shortest=1e-6),
         width=width,
