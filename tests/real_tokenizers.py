@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import struct
 from functools import cache
 from pathlib import Path
 
@@ -108,3 +109,55 @@ def byte_letters() -> dict[int, str]:
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     return {byte: chr(byte) for byte in plain} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+@cache
+def sentencepiece():
+    """Mistral's first tokenizer: SentencePiece, a space put before every text, bytes for what it has no piece of."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    data = package_file("mistral_common", "data", "tokenizer.model.v1").read_bytes()
+    pieces = [dict(messages(entry)) for number, entry in messages(data) if number == 1]
+    vocabulary = {piece[1].decode("utf-8"): i for i, piece in enumerate(pieces)}
+    scores = [struct.unpack("<f", piece[2])[0] for piece in pieces]
+    merges = []
+    for token, i in vocabulary.items():
+        # Only what is no special token and no byte is put together of others.
+        cuts = range(1, len(token)) if 3 not in pieces[i] else ()
+        parts = ((token[:cut], token[cut:]) for cut in cuts)
+        merges += [(-scores[i], pair) for pair in parts if pair[0] in vocabulary and pair[1] in vocabulary]
+    merges = [pair for _, pair in sorted(merges, key=lambda merge: merge[0])]
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in ("<unk>", "<s>", "</s>")]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<unk>")
+
+
+def messages(data: bytes):
+    """The fields of a message of protocol buffers, (number, value), as SentencePiece writes its models."""
+    at = 0
+    while at < len(data):
+        key, at = varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, at = varint(data, at)
+        else:
+            size, at = ({1: 8, 5: 4}[kind], at) if kind != 2 else varint(data, at)
+            value, at = data[at : at + size], at + size
+        yield number, value
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and the place after it."""
+    value = shift = 0
+    while True:
+        byte, at = data[at], at + 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
