@@ -11,26 +11,16 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import moefps
-from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
 from moefps.comparison.reading import SCHEMAS
 from moefps.io.picks import read_picks
 from moefps.io.table_folders import write_table_folder
-from reporting.pages import DUMP, moefps_command
+from reporting.pages import DUMP, compare_pairs, moefps_command
 from support import refused
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A comparison with groups that have nothing: a last task alone, and no token of two groups."""
-    folder, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(5)
-    records = [make_record(rng, f"T/{i}", has_response=i != 2) for i in range(4)]
-    pairs = write_pairs(folder / "pairs.json", records)
-    dumps = []
-    for condition in ("agentic", "assisted"):
-        ids, weights = random_routing(rng, len(list(rows_of(records, condition))), (6, 5), 2)
-        world = {"ids": ids, "weights": weights, "n_experts": (6, 5), "pairs": pairs}
-        dumps.append(write_condition(folder / f"{condition}.dump", records, condition, **world))
-    return moefps.compare(*dumps, pairs, n_resamples=20)
+    return compare_pairs(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,16 @@ import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import progress_options
+from moefps.cli._outputs import output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
 
 
 @click.command()
 @click.argument("source", metavar="SOURCE")
-@click.option("-o", "--output", required=True, metavar="FILE.html", help="The page to write.")
+@output_option("FILE.html", "The page to write.", required=True)
 @click.option("--title", metavar="TEXT", help="Its title.  [default: what it is about]")
 @click.option("-m", "--n-select", type=int, metavar="M", help="Of a dump: also pick M samples, and show them.")
-@click.option("--overwrite", is_flag=True, help="Replace the page where it exists.")
+@overwrite_option("Replace the page where it exists.")
 @progress_options
 def report(
     source: str,

@@ -65,7 +65,8 @@ def _words(picks: pl.DataFrame, n_samples: int) -> Iterator[str | list[str]]:
         )
     doubles = int((sizes == 0).sum())
     if doubles:
-        yield f"{counted(doubles, 'pick')} repeat an earlier one exactly: there were no other samples left to add."
+        verb = "repeats" if doubles == 1 else "repeat"
+        yield f"{counted(doubles, 'pick')} {verb} an earlier one exactly: there were no other samples left to add."
     if "typicality" in picks.columns and n_samples > 1:
         rare = int((picks["typicality"] < _RARE).sum())
         common = int((picks["typicality"] >= _COMMON).sum())
