@@ -185,7 +185,7 @@ def _plan(found: Comparison, *, draw: bool = True) -> tuple[dict[str, Figure], d
     """Give the figures that there are, and the reasons for those that there are not."""
     check_extra()
     from moefps.reporting.charts.curves import CURVES, draw_curves, draw_panels
-    from moefps.reporting.charts.distance import draw_distance
+    from moefps.reporting.charts.distance import draw_distance, why_no_distance
     from moefps.reporting.charts.leakage import draw_leakage, leakage_layers, why_no_leakage
     from moefps.reporting.charts.levels import LEVELS, draw_levels
     from moefps.reporting.charts.study import Study
@@ -218,13 +218,5 @@ def _plan(found: Comparison, *, draw: bool = True) -> tuple[dict[str, Figure], d
     for name, (_, levels) in LEVELS.items():
         add(name, study.why_not(f"{levels[0].measure}_diff"), draw_levels)
     add_curve("js_curve")
-    add("leakage_vs_distance", _why_no_distance(found), draw_distance)
+    add("leakage_vs_distance", why_no_distance(study), draw_distance)
     return charts, reasons
-
-
-def _why_no_distance(found: Comparison) -> str | None:
-    if found.leakage_vs_distance["jaccard"].is_not_null().any():
-        return None
-    if "count_tool_response" not in found.summary or found.summary.get("by") is not None:
-        return "the groups are not those of pairs, so there is no tool response"
-    return "no token of the solution that is compared follows a tool response"

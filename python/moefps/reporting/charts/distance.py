@@ -9,13 +9,13 @@ import polars as pl
 
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.lines import interval_rows, span, tidy
-from moefps.reporting.charts.study import counted
+from moefps.reporting.charts.study import NO_PAIRS, counted
 from moefps.reporting.theme import GREY, PAIR_STYLES
 
 if TYPE_CHECKING:
     from moefps.reporting.charts.study import Study
 
-__all__ = ["draw_distance"]
+__all__ = ["draw_distance", "why_no_distance"]
 
 _WIDTH = 640
 _HEIGHT, _LOW = 190, 90
@@ -49,6 +49,13 @@ def draw_distance(name: str, study: Study) -> Figure:
     ]
     title = f"Routing differences by the distance to the tool response: {study.versus}"
     return make_figure(name, title, captions, chart, letters=112)
+
+
+def why_no_distance(study: Study) -> str | None:
+    """Say why there is nothing to draw; None where there is."""
+    if study.found.leakage_vs_distance["jaccard"].is_not_null().any():
+        return None
+    return "no token of the solution that is compared follows a tool response" if study.is_of_pairs else NO_PAIRS
 
 
 def _axis(bins: list[str], *, labelled: bool) -> alt.X:

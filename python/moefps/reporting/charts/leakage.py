@@ -10,7 +10,7 @@ import polars as pl
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.labelling import Box, place_labels
 from moefps.reporting.charts.lines import largest, tidy
-from moefps.reporting.charts.study import signed
+from moefps.reporting.charts.study import NO_PAIRS, signed
 from moefps.reporting.theme import GREY, INK, SIDES
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def leakage_layers(study: Study) -> list[int]:
 
 def why_no_leakage(study: Study) -> str:
     """Say why no layer has a correlation."""
+    if not study.is_of_pairs:
+        return NO_PAIRS
     reasons = study.found.tool_expert_leakage_summary["reason"].drop_nulls()
     return str(reasons[0]) if len(reasons) else "no layer has a correlation"
 

@@ -14,8 +14,9 @@ from moefps.reporting.theme import PAIR_STYLES, Style, styles_in_turn
 if TYPE_CHECKING:
     from moefps.comparison import Comparison
 
-__all__ = ["MOST_LINES", "Study", "counted", "labels_of", "listed", "plain", "signed"]
+__all__ = ["MOST_LINES", "NO_PAIRS", "Study", "counted", "labels_of", "listed", "plain", "signed"]
 
+NO_PAIRS = "only comparisons of pairs have tool responses and solutions"
 MOST_LINES = 9
 """Groups in one chart; more would not be told apart."""
 
@@ -226,7 +227,7 @@ class Study:
 
     def _why_no_group(self, name: str) -> str | None:
         if not self.is_of_pairs:
-            return f"the groups are not those of pairs, so there is no {_WORDS[name]}"
+            return NO_PAIRS
         if name not in self.tokens:
             return f"the tables were made without the group {name}"
         return None if self.tokens[name] else f"no token of the group {name} is compared"
