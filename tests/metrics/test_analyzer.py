@@ -299,10 +299,27 @@ def test_updates_of_one_layer_are_alike():
     analyzer.update(IDS, np.ones(IDS.shape), domains="a", mask=np.zeros((2, 2), dtype=bool))
 
 
+def test_weights_of_any_size_that_adds_up():
+    """The largest of float32 are added up in float64; what float64 does not hold is refused, not warned about."""
+    for weights in (np.full(IDS.shape, 3e38, np.float32), np.full(IDS.shape, 1e99), np.full(IDS.shape, 1e-320)):
+        analyzer = RoutingAnalyzer(4)
+        for _ in range(2):
+            analyzer.update(IDS, weights)
+        assert analyzer.result().value("gate_weight_cv") == pytest.approx(0, abs=1e-12)
+    huge = np.ones(IDS.shape)
+    huge[..., -1] = 1e101
+    refused(DataError, lambda: RoutingAnalyzer(4).update(IDS, huge), r"weights: 1e\+101 at .*; accepted: .* 1e\+100")
+    refused(ArgumentError, lambda: analyzer.result(3), "metrics: 3; accepted: a name, several")
+
+
 def test_other_settings_are_refused():
     one = RoutingAnalyzer(4)
     for other in (RoutingAnalyzer(5), RoutingAnalyzer(4, capacity_factor=2), RoutingAnalyzer(4, signed_weights=True)):
         refused(ArgumentError, lambda other=other: one + other, "accepted: the same settings")
+    idle, signed = RoutingAnalyzer(4, passive_experts=1), RoutingAnalyzer(4, signed_weights=True)
+    refused(ArgumentError, lambda: one + idle, "analyzers: passive_experts 0 and 1; accepted")
+    refused(ArgumentError, lambda: one + signed, "analyzers: signed_weights False and True; accepted")
+    assert RoutingAnalyzer(4, capacity_factor=np.float32(1.25))._capacity_factor == 1.25
     with pytest.raises(TypeError):
         one + 1
     for arguments in ((0,), (2.5,), ("4",), ([],), (True,), ([4, 0],)):

@@ -112,5 +112,8 @@ def test_unknown_names():
     refused(
         moefps.ArgumentError, lambda: find_metric("load_balance_coefficient"), "perhaps 'load_balancing_coefficient'"
     )
-    refused(moefps.ArgumentError, lambda: find_metric("xyzzy"), "'xyzzy' is no metric; accepted")
+    for name, near in (("ginni", "gini_coefficient"), ("confidense", "routing_confidence"), ("maxviol", "maxvio")):
+        refused(moefps.ArgumentError, lambda name=name: find_metric(name), f"'{name}' is no metric, perhaps '{near}'")
+    for name in ("xyzzy", "x"):
+        refused(moefps.ArgumentError, lambda name=name: find_metric(name), f"'{name}' is no metric; accepted")
     refused(moefps.ArgumentError, lambda: find_metric(3), "3 is no metric")

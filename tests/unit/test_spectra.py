@@ -205,9 +205,14 @@ BAD_STEPS = [
     ({"routing_logits": np.full((10, 6, 4), np.inf)}, DataError, "routing_logits: expert 0"),
     ({"expression_logits": np.ones((10, 6, 3))}, ShapeError, "expression_logits"),
     ({"cosine_similarities": np.ones((10, 6))}, ShapeError, "cosine_similarities: shape"),
+    ({"cosine_similarities": np.ones((2, 5, 6), complex)}, DtypeError, "cosine_similarities: dtype complex128"),
+    ({"cosine_similarities": np.full((2, 5, 6), np.nan)}, DataError, r"cosine_similarities: nan at \[0, 0, 0\]"),
+    ({"routing_weights": np.full((10, 2), 1e200)}, DataError, r"routing_weights: 1e\+200 at \[0, 0\]; accepted"),
     ({"speciality_penalty": None}, ArgumentError, "speciality_penalty: None"),
     ({"expert_outputs": [np.ones((2, 3))] * 2}, ArgumentError, "expert_outputs: list"),
     ({"expert_outputs": {0: np.ones((2, 3)), 1: np.ones((2, 4))}}, ShapeError, "expert_outputs"),
+    ({"expert_outputs": {0: np.ones((2, 3), complex)}}, DtypeError, r"expert_outputs\[0\]: dtype complex128"),
+    ({"expert_outputs": {0: np.full((2, 3), np.inf)}}, DataError, r"expert_outputs\[0\]: inf at \[0, 0\]"),
 ]
 
 

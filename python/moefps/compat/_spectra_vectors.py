@@ -19,7 +19,7 @@ from moefps._typing import Float64Array
 from moefps.errors import ArgumentError, DataError, DtypeError, ShapeError
 from moefps.metrics.batch import as_numpy, is_tensor
 
-__all__ = ["ExpertVectors", "describe_gram", "mean_and_std", "measure_vectors", "output_diversity"]
+__all__ = ["ExpertVectors", "check_numbers", "describe_gram", "mean_and_std", "measure_vectors", "output_diversity"]
 
 # Below it, the original takes a Gram matrix for singular.
 SINGULAR = 1e-8
@@ -117,6 +117,25 @@ def _check_finite(name: str, means: npt.NDArray[Any]) -> None:
         )
 
 
+def check_numbers(name: str, values: npt.NDArray[Any]) -> None:
+    """Refuse an array of something else than real, finite numbers.
+
+    Raises
+    ------
+    DtypeError
+        It is of another kind.
+    DataError
+        A number is NaN or infinite; the first one is named.
+    """
+    if values.dtype.kind not in "fiu":
+        raise DtypeError(f"{name}: dtype {values.dtype}; accepted: real numbers")
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        where = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        place = [int(i) for i in where]
+        raise DataError(f"{name}: {values[where]} at {place}; accepted: finite numbers")
+
+
 def _unit(rows: Float64Array) -> Float64Array:
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     unit: Float64Array = rows / np.maximum(lengths, SHORTEST)
@@ -155,6 +174,8 @@ def output_diversity(outputs: Any) -> float | None:
     if len(widths) > 1 or any(len(width) != 1 for width in widths):
         shapes = ", ".join(str(array.shape) for array in arrays.values())
         raise ShapeError(f"expert_outputs: shapes {shapes}; accepted: [n, d] of one d")
+    for expert, array in arrays.items():
+        check_numbers(f"expert_outputs[{expert!r}]", array)
     if len(arrays) < 2:
         return None
     if not all(len(array) for array in arrays.values()):

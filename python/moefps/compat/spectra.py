@@ -21,7 +21,7 @@ import numpy as np
 from moefps._typing import PathLike, Progress
 from moefps.compat._spectra_dump import spectra_directions, spectra_tables
 from moefps.compat._spectra_step import cosine_values, expression_values, routing_values, similarity_values
-from moefps.compat._spectra_vectors import describe_gram, measure_vectors, output_diversity
+from moefps.compat._spectra_vectors import check_numbers, describe_gram, measure_vectors, output_diversity
 from moefps.errors import ArgumentError, ShapeError
 from moefps.io.atomic import atomic_file
 from moefps.metrics.batch import as_numpy, check_ids, check_weights, is_tensor
@@ -199,6 +199,7 @@ class SPECTRAAnalyzer:
         cosines = as_numpy("cosine_similarities", cosine_similarities)
         if cosines.ndim != 3 or cosines.shape[-1] != n_experts or 0 in cosines.shape:
             raise ShapeError(f"cosine_similarities: shape {cosines.shape}; accepted: [B, S, {n_experts}]")
+        check_numbers("cosine_similarities", cosines)
         routing = measure_vectors("routing_logits", routing_logits, n_experts, flat=False)
         expression = measure_vectors("expression_logits", expression_logits, n_experts, flat=True)
         if routing.rows.shape != expression.rows.shape:

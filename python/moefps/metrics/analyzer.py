@@ -182,23 +182,26 @@ class RoutingAnalyzer:
     def __add__(self, other: object) -> RoutingAnalyzer:
         if not isinstance(other, RoutingAnalyzer):
             return NotImplemented
-        for name in ("n_experts", "passive", "signed", "capacity_factor"):
-            one, two = getattr(self, f"_{name}"), getattr(other, f"_{name}")
-            if one != two:
-                raise ArgumentError(f"analyzers: {name} {one} and {two}; accepted: the same settings")
-        found = RoutingAnalyzer(
-            self._n_experts,
-            capacity_factor=self._capacity_factor,
-            passive_experts=self._passive,
-            signed_weights=self._signed,
-        )
-        theirs = other._layers
-        for number in sorted({*self._layers, *theirs}):
-            both = [layers[number] for layers in (self._layers, theirs) if number in layers]
+        ours, theirs = self._settings(), other._settings()
+        for name, setting in ours.items():
+            if setting != theirs[name]:
+                raise ArgumentError(f"analyzers: {name} {setting} and {theirs[name]}; accepted: the same settings")
+        found = RoutingAnalyzer(**ours)
+        for number in sorted({*self._layers, *other._layers}):
+            both = [layers[number] for layers in (self._layers, other._layers) if number in layers]
             if len(both) == 2:
                 check_alike(number, *both)
             found._layers[number] = both[0] if len(both) == 1 else both[0] + both[1]
         return found
+
+    def _settings(self) -> dict[str, Any]:
+        """Give what it was made with, under the names of the arguments."""
+        return {
+            "n_experts": self._n_experts,
+            "passive_experts": self._passive,
+            "signed_weights": self._signed,
+            "capacity_factor": self._capacity_factor,
+        }
 
     def __radd__(self, other: object) -> RoutingAnalyzer:
         # What `sum` begins with.

@@ -16,7 +16,10 @@ import numpy.typing as npt
 from moefps.errors import ArgumentError, DataError, DtypeError, ShapeError
 from moefps.kernels import find_neighbours
 
-__all__ = ["Batch", "as_numpy", "check_ids", "check_weights", "is_tensor", "lay_out"]
+__all__ = ["Batch", "as_numpy", "check_ids", "check_sizes", "check_weights", "is_tensor", "lay_out"]
+
+LARGEST = 1e100
+"""Numbers up to here can be added up and squared in float64, however many there are. All of float32 are below."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +133,23 @@ def check_weights(name: str, weights: npt.NDArray[Any], ids: npt.NDArray[Any], *
         where = _first(wrong)
         accepted = "finite weights" if signed else "finite weights >= 0"
         raise DataError(f"{name}: {weights[where]} at {list(where)}; accepted: {accepted}")
+    check_sizes(name, np.where(ids >= 0, weights, 0) if weights.dtype == np.float64 else weights)
+
+
+def check_sizes(name: str, values: npt.NDArray[Any]) -> None:
+    """Refuse numbers of float64 whose sums or squares it does not hold.
+
+    Raises
+    ------
+    DataError
+        There are some; the first one is named.
+    """
+    if values.dtype != np.float64:
+        return
+    wrong = np.abs(values) > LARGEST
+    if wrong.any():
+        where = _first(wrong)
+        raise DataError(f"{name}: {values[where]:g} at {list(where)}; accepted: numbers of at most {LARGEST:g}")
 
 
 def lay_out(

@@ -103,7 +103,12 @@ _LISTED = "`moefps metrics --list` gives"
 def _suggest(name: object) -> str:
     text = str(name).lower()
     near = difflib.get_close_matches(text, _BY_NAME, n=1, cutoff=0.6)
-    near = near or [known for known in _BY_NAME if text and (text in known or known in text)][:1]
+    # Part of a name, or one word of it with a slip.
+    if not near and len(text) > 2:
+        near = [known for known in _BY_NAME if text in known or known in text][:1]
+    if not near:
+        words = {word: known for known in reversed(_BY_NAME) for word in known.split("_")}
+        near = [words[word] for word in difflib.get_close_matches(text, words, n=1, cutoff=0.75)]
     return f", perhaps {near[0]!r}" if near else ""
 
 

@@ -21,7 +21,7 @@ from moefps.kernels import (
     sum_dense_activations,
 )
 from moefps.metrics.arguments import check_layers
-from moefps.metrics.batch import as_numpy, is_tensor
+from moefps.metrics.batch import as_numpy, check_sizes, is_tensor
 from moefps.metrics.focus.activity import Activity, DenseActivity, DumpActivity
 from moefps.metrics.focus.domains import Domains, domains_of_dump, domains_of_labels
 from moefps.metrics.focus.reading import read_summary
@@ -192,6 +192,7 @@ def _of_array(
     if layers is not None or together:
         name = "layers" if layers is not None else "together"
         raise ArgumentError(f"{name}: given for an array, which is one layer's activations; accepted: a dump")
+    check_sizes("activations", found)
     domains = domains_of_labels(labels, len(found))
     sums = sum_dense_activations(found, groups=domains.codes, n_groups=len(domains.values), **how)
     about = {"source": "activations", "n_samples": None, "n_tokens": len(found), "activation": "as given"}
