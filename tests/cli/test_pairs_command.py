@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -171,6 +172,27 @@ def test_align_refuses(files, cli, model_folder, tmp_path):
     cli("pairs", "align", "pairs.jsonl", "--tokenizer", "padless", "--pad-token", "<end>", "-o", "t.json")
     assert read_pair_tokens("t.json")[0].assisted_aligned_ids[0] == 1
     assert "exists already" in first_line("pairs.jsonl", "--tokenizer", "padless")
+
+
+def test_a_tokenizer_that_is_not_there(files, cli, monkeypatch):
+    """One line, whatever transformers and the hub would tell on the way."""
+    transformers = pytest.importorskip("transformers", reason="aligning needs transformers, which is not installed")
+
+    def fails(name):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+        raise OSError(f"There is no {name}\non the hub. Try again.")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fails)
+    Path("file.json").write_text("{}")
+    accepted = "accepted: a folder, or a name on the hub"
+    for name, line in {
+        "no/such": "cannot be loaded: There is no no/such on the hub",
+        "models/none/": f"does not exist; {accepted}",
+        "~/none": f"does not exist; {accepted}",
+        "file.json": f"is a file; {accepted}",
+    }.items():
+        done = cli("pairs", "align", "p.jsonl", "--tokenizer", name, "-o", "t.json", code=2)
+        assert done.stderr == f"error: tokenizer: {name} {line}\n"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -99,10 +99,7 @@ def encode_aligned(aligned: Aligned, model: nn.Module, vocabulary: int | None) -
     for task in aligned.tokens:
         ids = task.ids(aligned.condition)
         if vocabulary is not None and int(ids.max()) >= vocabulary:
-            raise ArgumentError(
-                f"pairs: task {task.task_id} has token id {int(ids.max())}; accepted: below {vocabulary:,}, the "
-                f"model's vocabulary; align with the model's own tokenizer"
-            )
+            _refuse_ids(task, aligned.condition, vocabulary)
         encoded.append(
             Encoded(
                 torch.from_numpy(ids.copy()),
@@ -111,6 +108,19 @@ def encode_aligned(aligned: Aligned, model: nn.Module, vocabulary: int | None) -
             )
         )
     return encoded
+
+
+def _refuse_ids(task: TaskTokens, condition: str, vocabulary: int) -> NoReturn:
+    """Say which token id the model has not, and what to do about it."""
+    ids = task.ids(condition)
+    strange = ids[task.mask(condition) & (ids >= vocabulary)]
+    if len(strange):
+        found, way = f"token id {int(strange[0])}", "align with the model's own tokenizer"
+    else:
+        found, way = f"the pad id {int(ids.max())}", "align with another pad token (--pad-token)"
+    raise ArgumentError(
+        f"pairs: task {task.task_id} has {found}; accepted: below {vocabulary:,}, the model's vocabulary; {way}"
+    )
 
 
 def _check_model(model: Any, condition: str) -> None:
