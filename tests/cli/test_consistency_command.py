@@ -202,3 +202,15 @@ def test_the_process(pair, process):
     done = process("consistency", "a.dump", "b.dump", "--check", "--progress", code=1, env=env)
     assert "MISS" in done.stdout
     assert "comparing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("offsets", "words"), [([0], "no sample, and a.dump has 6"), ([0, 0], "no token, and a.dump has 114")]
+)
+def test_dumps_of_nothing(pair, cli, offsets, words):
+    tokens = {"token_id": np.zeros(0, int)}
+    ids, weights = np.zeros((0, 3, 2), np.int16), np.zeros((0, 3, 2), np.float32)
+    moefps.write_dump("e.dump", expert_ids=ids, expert_weights=weights, offsets=offsets, n_experts=8, tokens=tokens)
+    for dumps in (("a.dump", "e.dump"), ("e.dump", "a.dump")):
+        assert f"error: e.dump: has {words}; accepted: " in cli("consistency", *dumps, code=2).stderr
+    assert "target > 0.85: not judged, as there is no value\n" in cli("consistency", "e.dump", "e.dump").stdout

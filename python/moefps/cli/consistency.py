@@ -245,10 +245,12 @@ def _print_notes(found: RoutingConsistency) -> None:
     target = found.summary.filter(pl.col("metric") == _METRIC)
     n_missed, n_layers = int(target["n_missed"].sum()), int(target["n_layers"].sum())
     said = "mean over layers" if found.about["by"] is None else "mean over layers of every group"
-    click.echo(
-        f"target {target['target'][0]}: {'met' if found.met else 'missed'} by the {said} {mark(found.met)}, "
+    judged = (
+        f"{'met' if found.met else 'missed'} by the {said} {mark(found.met)}, "
         f"missed by {n_missed:,} of {count(n_layers, 'layer')}"
     )
+    has_value = bool(target["mean"].is_not_null().any())
+    click.echo(f"target {target['target'][0]}: {judged if has_value else 'not judged, as there is no value'}")
     lost = found.about["lost_slots"]
     if lost:
         click.echo(

@@ -62,6 +62,10 @@ def check_same_tokens(a: Dump, b: Dump) -> bool:
     DumpError
         They differ; the first difference is named.
     """
+    for one, other in ((a, b), (b, a)):
+        if not one.n_tokens and other.n_tokens:
+            what, number = ("token", other.n_tokens) if one.n_samples else ("sample", other.n_samples)
+            raise DumpError(f"{one.path}: has no {what}, and {other.path} has {number:,}; {_SAME_SAMPLES}")
     if a.n_samples != b.n_samples:
         raise DumpError(f"{b.path}: has {b.n_samples:,} samples, and {a.path} {a.n_samples:,}; {_SAME_SAMPLES}")
     lengths = [np.diff(dump.token_starts) for dump in (a, b)]
