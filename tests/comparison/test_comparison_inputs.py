@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,6 +12,7 @@ import pytest
 
 import moefps
 from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
+from support import refused
 
 LENGTHS = (5, 3, 6)
 
@@ -43,8 +46,6 @@ def test_dumps_that_do_not_belong_to_the_pairs_are_refused(world, tmp_path):
     other = write_pairs(tmp_path / "other.json", [make_record(np.random.default_rng(9), "T/0")])
     with pytest.raises(moefps.DataError, match="was captured with another pairs file"):
         moefps.compare(a, b, other)
-    with pytest.raises(moefps.ArgumentError, match="two conditions of pairs; accepted: the file of the pairs"):
-        moefps.compare(a, b)
     with pytest.raises(moefps.DumpError, match=r"layer 0 has n_experts 7, .* has 6; accepted: dumps of one layout"):
         moefps.compare(a, make("assisted", "wide", n_experts=(7,)), pairs)
     with pytest.raises(moefps.DumpError, match=r"has 2 layers, .* has 1"):
@@ -53,7 +54,11 @@ def test_dumps_that_do_not_belong_to_the_pairs_are_refused(world, tmp_path):
     changed[1]["assisted_aligned_ids"][-1] = changed[1]["agentic_ids"][-1] = 77
     with pytest.raises(moefps.DataError, match=r"task T/1, position \d+: token id 77, the pairs have"):
         moefps.compare(a, make("assisted", "liar", of=changed), pairs)
-    with pytest.raises(moefps.DataError, match="accepted: the tokens of one condition of"):
+    line = (
+        r"stranger: is neither agentic \(task T/0, position \d+: token id 51, the pairs have \d+\) nor assisted "
+        r"\(task T/1, position \d+: token id 77, the pairs have \d+\); accepted: the tokens of one condition of"
+    )
+    with pytest.raises(moefps.DataError, match=line):
         moefps.compare(a, make("assisted", "stranger", of=changed, pairs=None), pairs)
     renamed = [{**record, "task_id": f"X/{i}"} for i, record in enumerate(records)]
     with pytest.raises(moefps.DataError, match=r"has no task of the pairs in common with .* found X/0, X/1, X/2"):
@@ -64,6 +69,136 @@ def test_dumps_that_do_not_belong_to_the_pairs_are_refused(world, tmp_path):
         moefps.compare(a, b, pairs, by="segment")
     with pytest.raises(moefps.ArgumentError, match="n_resamples: -1"):
         moefps.compare(a, b, pairs, n_resamples=-1)
+
+
+def again(path, dump, *, ids=None, rows=None, entry="its own", layers=None, **changes):
+    """The same dump with other columns, other rows, or saying something else of itself."""
+    chosen = slice(None) if rows is None else rows
+    columns = {"position": dump.tokens["position"], "token_id": dump.tokens["token_id"], **changes}
+    sample = dump.tokens["sample"].to_numpy()[chosen]
+    weights = dump.expert_weights[chosen]
+    return moefps.write_dump(
+        path,
+        expert_ids=dump.expert_ids[chosen] if ids is None else ids,
+        expert_weights=-weights if layers is not None else weights,
+        offsets=np.append(0, np.cumsum(np.bincount(sample, minlength=dump.n_samples))),
+        layers=list(dump.layers) if layers is None else layers,
+        samples=dump.samples.select("task_id"),
+        tokens=pl.DataFrame({name: column for name, column in columns.items() if column is not None})[chosen],
+        extra={"pairs": dict(dump.manifest.extra["pairs"])} if entry == "its own" else entry,
+    )
+
+
+def bad_changes(b, pairs):
+    """What makes of a dump one that cannot be compared with the agentic one, and what is said of it."""
+    position = b.tokens["position"].to_numpy()
+    entry = {"sha256": pairs.sha256, "condition": "agentic"}
+
+    def moved(row, to):
+        return {"position": np.where(np.arange(len(position)) == row, to, position)}
+
+    signed = [replace(layer, signed_weights=True) for layer in b.layers]
+    of_itself = np.flatnonzero(b.tokens["token_id"].to_numpy() == 51)
+    return [
+        (moved(1, 99), "task T/0 has a token at position 99 of 29; accepted: the tokens of"),
+        (moved(0, 0), "task T/0 has a token at position 0, where the condition has none"),
+        ({**moved(3, position[2]), "token_id": None}, r"has position \d+ twice; accepted: each position once"),
+        ({"position": position.astype(float)}, "column position of tokens.parquet is Float64; accepted: integers"),
+        ({"entry": {"pairs": entry}}, r"task T/0, position \d+: token id 51, the pairs have \d+; accepted"),
+        ({"entry": {"pairs": "p.json"}}, "the manifest's pairs is not an object of sha256 and condition"),
+        ({"entry": {"pairs": {**entry, "condition": "robotic"}}}, "is 'robotic'; accepted: agentic, assisted"),
+        ({"layers": signed}, r"layer 0 \(layers.0\) has signed weights.*or a dump without weights"),
+        ({"rows": of_itself}, "has no token in common with .*agentic that the pairs share"),
+    ]
+
+
+def test_every_dump_that_cannot_be_compared_is_named_in_one_line(world, tmp_path):
+    _, pairs, make = world
+    a, b = make("agentic"), make("assisted")
+    for number, (change, line) in enumerate(bad_changes(b, pairs)):
+        dump = again(tmp_path / f"d{number}", b, **change)
+        comparing = partial(moefps.compare, a, dump, pairs, n_resamples=0)
+        refused((moefps.DataError, moefps.DumpError), comparing, rf"^{dump.path}: .*{line}")
+    wide = make("assisted", "slots", k=3)
+    line = "slots: has 3 slots of a token, .*agentic has 2; accepted: dumps of one layout"
+    refused(moefps.DumpError, lambda: moefps.compare(a, wide, pairs), line)
+
+
+def test_dumps_of_pairs_without_the_file_are_told_of_it(world, tmp_path):
+    records, _, make = world
+    a, b = make("agentic"), make("assisted")
+    line = r"^pairs: None, and .*two conditions of pairs, \S*agentic the agentic and \S*assisted the assisted one"
+    refused(moefps.ArgumentError, lambda: moefps.compare(a, b), line, "accepted: the file of the pairs")
+    other = write_pairs(tmp_path / "other.json", [*records[1:], records[0]])
+    stranger = make("agentic", "stranger", pairs=other)
+    refused(moefps.DataError, lambda: moefps.compare(a, stranger), "^.*stranger: was captured with another pairs file")
+    unnamed = make("assisted", "unnamed", pairs=None)
+    for given in ((a, unnamed), (unnamed, a)):
+        refused(moefps.DataError, partial(moefps.compare, *given), r"task T/0 has \d+ tokens, .*--pairs")
+    # One condition of two models is the same texts through both, and needs no file.
+    assert moefps.compare(a, make("agentic", "tuned"), n_resamples=0).summary["count_all"] == a.n_tokens
+
+
+def test_what_is_joined_does_not_depend_on_the_order_or_on_what_else_is_there(world, tmp_path):
+    """Tasks in another order, tokens of a task in another order, tasks that the other has not, no entry, no ids."""
+    records, pairs, make = world
+    a, b = make("agentic"), make("assisted")
+    expected = moefps.compare(a, b, pairs, n_resamples=20)
+
+    def same(dump, **left_out):
+        found = moefps.compare(a, dump, pairs, n_resamples=20)
+        assert all(table.equals(expected.tables[name]) for name, table in found.tables.items())
+        assert found.summary["left_out"] == {"a": [], "b": [], **left_out}
+
+    sample, position = b.tokens["sample"].to_numpy(), b.tokens["position"].to_numpy()
+    same(again(tmp_path / "tokens", b, rows=np.lexsort([-position, sample])))
+    same(again(tmp_path / "no entry", b, entry=None))
+    same(again(tmp_path / "no ids", b, token_id=None))
+    with_other = [records[2], {**records[1], "task_id": "E/1"}, records[0], records[1]]
+    rows = list(rows_of(with_other, "assisted"))
+    of = {(records[number]["task_id"], place): i for i, (number, place, _) in enumerate(rows_of(records, "assisted"))}
+    taken = np.array([of.get((with_other[number]["task_id"], place), 0) for number, place, _ in rows])
+    routing = {"ids": b.expert_ids[taken], "weights": b.expert_weights[taken], "n_experts": (6,), "pairs": pairs}
+    same(write_condition(tmp_path / "order", with_other, "assisted", **routing), b=["E/1"])
+    few = moefps.compare(a, make("assisted", "few", of=records[1:2]), pairs, n_resamples=0)
+    assert (few.summary["n_tasks"], few.summary["left_out"]) == (1, {"a": ["T/0", "T/2"], "b": []})
+    assert few.summary["count_all"] == 14
+
+
+def test_one_condition_twice(world):
+    """Two models in one condition can be compared, and a dump with itself: all is zero, and r has no value."""
+    _, pairs, make = world
+    a, tuned = make("agentic"), make("agentic", "tuned")
+    found = moefps.compare(a, tuned, pairs, n_resamples=0)
+    assert (found.summary["condition_a"], found.summary["condition_b"]) == ("agentic", "agentic")
+    assert found.summary["count_all"] == 42
+    assert found.layer_metrics["tv"].drop_nulls().min() > 0
+    same = moefps.compare(a, a, pairs, n_resamples=0)
+    assert same.layer_metrics["count"].equals(found.layer_metrics["count"])
+    assert set(same.layer_metrics["tv"].drop_nulls()) == {0.0}
+    assert same.tool_expert_leakage_summary["r"].to_list() == [None]
+    assert same.tool_expert_leakage_summary["reason"].null_count() == 0
+
+
+@pytest.mark.parametrize("without", [("agentic",), ("assisted",), ("agentic", "assisted")])
+def test_weights_that_one_of_them_has_not(world, tmp_path, without):
+    _, pairs, make = world
+    dumps = [make(condition) for condition in ("agentic", "assisted")]
+    for i, (dump, condition) in enumerate(zip(dumps, ("agentic", "assisted"), strict=True)):
+        if condition in without:
+            dumps[i] = moefps.write_dump(
+                tmp_path / f"{condition} without",
+                expert_ids=dump.expert_ids,
+                offsets=dump.token_starts,
+                layers=list(dump.layers),
+                samples=dump.samples.select("task_id"),
+                tokens=dump.tokens.drop("sample"),
+                extra={"pairs": dict(dump.manifest.extra["pairs"])},
+            )
+    found = moefps.compare(*dumps, pairs, n_resamples=0)
+    assert found.layer_metrics["tv"].null_count() == found.layer_metrics.height
+    assert found.layer_metrics.filter(group="all")["jaccard"].null_count() == 0
+    assert "holds no weights" in found.findings or "hold no weights" in found.findings
 
 
 def test_a_dump_without_an_entry_must_have_token_ids(world, tmp_path):

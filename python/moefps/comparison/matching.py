@@ -132,7 +132,8 @@ def _condition(side: Side, pairs: PairTokens, tasks: Mapping[str, TaskTokens]) -
         wrong = {condition: _disagreement(side, condition, tasks) for condition in ("agentic", "assisted")}
         fits = next((condition for condition, problem in wrong.items() if problem is None), None)
         if fits is None:
-            raise DataError(f"{side.name}: {wrong['agentic']}; accepted: the tokens of one condition of {pairs.source}")
+            why = " nor ".join(f"{condition} ({problem})" for condition, problem in wrong.items())
+            raise DataError(f"{side.name}: is neither {why}; accepted: the tokens of one condition of {pairs.source}")
         return fits
     if side.entry["sha256"] != pairs.sha256:
         raise DataError(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["match_rows"]
 
 _ADVICE = "for texts that are not aligned, `moefps metrics --by` and `moefps focus` are the tools"
+_PAIRS_ADVICE = "tokens that a file of pairs aligns are joined with that file (--pairs)"
 
 
 def match_rows(a: Dump, b: Dump, by: str | None = None) -> Match:
@@ -50,9 +51,7 @@ def match_rows(a: Dump, b: Dump, by: str | None = None) -> Match:
     """
     check_layouts(a, b)
     sides = open_side("a", a), open_side("b", b)
-    entries = [side.entry for side in sides]
-    if None not in entries and entries[0] != entries[1]:
-        raise ArgumentError("pairs: None, and the dumps are two conditions of pairs; accepted: the file of the pairs")
+    _check_entries(*sides)
     names, samples, left_out = _match_samples(*sides)
     rows, task = _rows(*sides, names, samples)
     if not len(task):
@@ -66,6 +65,26 @@ def match_rows(a: Dump, b: Dump, by: str | None = None) -> Match:
     about: dict[str, Any] = {"left_out": left_out, "by": by, "tasks_without_response": []}
     distance = np.zeros(len(task), dtype=np.int64)
     return Match(*sides, rows, task, kind, distance, kinds, grouping, tuple(names), about)
+
+
+def _check_entries(a: Side, b: Side) -> None:
+    """Refuse two dumps of pairs that only the file of the pairs can join, or nothing can."""
+    if a.entry is None or b.entry is None or a.entry == b.entry:
+        return
+    if a.entry["sha256"] != b.entry["sha256"]:
+        raise DataError(
+            f"{b.name}: was captured with another pairs file (sha256 {b.entry['sha256'][:12]}) than {a.name} "
+            f"({a.entry['sha256'][:12]}); accepted: dumps of one file"
+        )
+    raise ArgumentError(
+        f"pairs: None, and the dumps are two conditions of pairs, {a.name} the {a.entry['condition']} and {b.name} the "
+        f"{b.entry['condition']} one; accepted: the file of the pairs"
+    )
+
+
+def _advice(a: Side, b: Side) -> str:
+    """Say what else there is for dumps that are not of the same tokens."""
+    return _ADVICE if a.entry is None and b.entry is None else _PAIRS_ADVICE
 
 
 def _match_samples(a: Side, b: Side) -> tuple[list[str], list[tuple[int, int]], dict[str, list[str]]]:
@@ -95,7 +114,7 @@ def _rows(
         if length != other.stop - other.start:
             raise DataError(
                 f"{b.name}: task {name} has {other.stop - other.start:,} tokens, {length:,} in {a.name}; accepted: "
-                f"dumps of the same tokens; {_ADVICE}"
+                f"dumps of the same tokens; {_advice(a, b)}"
             )
         ours.append(np.arange(one.start, one.stop))
         theirs.append(np.arange(other.start, other.stop))
@@ -122,7 +141,7 @@ def _check_same(
         token = at - int(np.searchsorted(task, task[at]))
         raise DataError(
             f"{sides[1].name}: task {names[task[at]]}, token {token} has {noun} {theirs[at]}, {ours[at]} in "
-            f"{sides[0].name}; accepted: dumps of the same tokens; {_ADVICE}"
+            f"{sides[0].name}; accepted: dumps of the same tokens; {_advice(*sides)}"
         )
 
 

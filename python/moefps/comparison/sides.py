@@ -138,7 +138,7 @@ def open_side(label: str, dump: Dump) -> Side:
     if signed is not None and dump.expert_weights is not None:
         raise DumpError(
             f"{dump.path}: layer {signed.index} ({signed.path}) has signed weights, whose shares are not defined; "
-            f"accepted: weights of at least 0"
+            f"accepted: weights of at least 0, or a dump without weights, whose experts are compared"
         )
     return Side(label, dump)
 
