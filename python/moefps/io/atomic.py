@@ -16,6 +16,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, BinaryIO
 
 from moefps.errors import FileError
+from moefps.io.files import plain_reason
 from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def file_error(path: str | os.PathLike[str], error: OSError) -> FileError:
         return FileError(f"{os.fspath(path)}: cannot be written: {_FULL[error.errno]}")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return FileError(f"{os.fspath(path)}: the folder {_folder_name(path)} is not writable")
-    reason = (error.strerror or str(error) or type(error).__name__).lower()
-    return FileError(f"{os.fspath(path)}: cannot be written: {reason}")
+    return FileError(f"{os.fspath(path)}: cannot be written: {plain_reason(error)}")
 
 
 def human_bytes(n_bytes: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moefps.errors import FileError
+from moefps.io.files import unreadable
 from moefps.io.npy import open_npy
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def bundled_fingerprints() -> Bundled:
         n_tokens = np.array([int(row["n_tokens"]) for row in rows], dtype=np.int64)
         kind = str(described["kind"])
     except OSError as error:
-        raise FileError(f"{error.filename}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise unreadable(error.filename, error) from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise FileError(f"{_FOLDER}: damaged, install moefps again: {type(error).__name__}: {error}") from error
     if len(rows) != len(array):

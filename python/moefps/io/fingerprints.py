@@ -14,6 +14,7 @@ import numpy as np
 
 from moefps.errors import ArgumentError, DtypeError, FileError, ShapeError
 from moefps.io.dump.folders import MANIFEST
+from moefps.io.files import unreadable
 from moefps.io.npy import STDIN, display_name, open_float_npy
 from moefps.io.paths import check_path
 
@@ -191,7 +192,7 @@ def _expand(path: str) -> list[str]:
         try:
             entries = [str(file) for file in Path(path).iterdir() if file.suffix == ".npy" and file.name[0] != "."]
         except OSError as error:
-            raise FileError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+            raise unreadable(path, error) from error
         if not entries:
             raise FileError(f"{path}: the folder holds no .npy file")
         return sorted(entries, key=natural_key)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moefps.errors import ArgumentError, DataError, DtypeError, FileError, ShapeError
+from moefps.io.files import read_text
 from moefps.io.npy import open_npy
 from moefps.io.paths import check_path
 
@@ -121,14 +122,7 @@ def labels_of_column(rows: pl.DataFrame, column: str, source: str) -> npt.NDArra
 
 
 def _read_text(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8-sig")
-    except IsADirectoryError as error:
-        raise FileError(f"{name}: is a folder, expected a file of labels") from error
-    except UnicodeDecodeError as error:
-        raise FileError(f"{name}: is not text in utf-8") from error
-    except OSError as error:
-        raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    return read_text(name, "a file of labels")
 
 
 def _read_csv(name: str) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 import numpy as np
 
 from moefps.errors import DataError, DtypeError, FileError, MoefpsError, ShapeError
+from moefps.io.files import unreadable
 from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def open_npy(
     except MoefpsError:
         raise
     except OSError as error:
-        raise FileError(f"{name}: cannot be read: {_plain(error)}") from error
+        raise unreadable(name, error) from error
 
 
 def open_float_npy(path: PathLike, *, ndim: tuple[int, ...] = (3,), layout: str = "[N, L, E]") -> FloatArray:
@@ -349,8 +350,3 @@ def _looks_like(prefix: bytes) -> str:
     if prefix.startswith(b"\x1f\x8b"):
         return ": it is compressed with gzip; pipe it in with zcat and `-`"
     return f": it starts with {prefix!r}"
-
-
-def _plain(error: OSError) -> str:
-    """Give the system's reason in a few lower-case words."""
-    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -19,6 +19,7 @@ import numpy as np
 
 from moefps.errors import DtypeError, FileError, MoefpsError, ShapeError
 from moefps.io.atomic import file_error
+from moefps.io.files import unreadable
 from moefps.io.npy import NpyHeader, open_npy, read_npy_header
 
 if TYPE_CHECKING:
@@ -168,8 +169,7 @@ class NpzArchive:
         except MoefpsError:
             raise
         except OSError as error:
-            reason = (error.strerror or str(error) or type(error).__name__).lower()
-            raise FileError(f"{self.name}: cannot be read: {reason}") from error
+            raise unreadable(self.name, error) from error
         # Whatever the zip module and the decompressor raise for data that are not theirs.
         except _BROKEN as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -35,6 +35,6 @@ def check_path(path: Any, name: str = "path", accepted: str = "text or a pathlib
     found = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(found, str):
         raise ArgumentError(f"{name}: got a {type(path).__name__}; accepted: {accepted}")
-    if not found:
-        raise ArgumentError(f"{name}: is empty; accepted: {accepted}")
+    if not found or "\0" in found:
+        raise ArgumentError(f"{name}: {'has a null character' if found else 'is empty'}; accepted: {accepted}")
     return found

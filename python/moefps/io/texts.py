@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from moefps.errors import ArgumentError, DataError, FileError
+from moefps.io.files import read_bytes
 from moefps.io.npy import STDIN, display_name
 
 if TYPE_CHECKING:
@@ -148,12 +149,7 @@ def _read_fields(path: PathLike, name: str, text_field: str | None) -> _Fields:
     if suffix not in TEXT_SUFFIXES:
         hint = ", compressed ones piped in with zcat and `-`" if suffix in {".gz", ".zst", ".xz", ".bz2"} else ""
         raise ArgumentError(f"{name}: the suffix is {suffix or 'missing'}; accepted: {', '.join(TEXT_SUFFIXES)}{hint}")
-    try:
-        data = Path(path).read_bytes()
-    except IsADirectoryError as error:
-        raise FileError(f"{name}: is a folder, expected a file of texts") from error
-    except OSError as error:
-        raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    data = read_bytes(path, "a file of texts")
     if not data:
         raise FileError(f"{name}: the file is empty, expected texts")
     if suffix == ".parquet":

@@ -17,6 +17,7 @@ from moefps.errors import ArgumentError, DataError, FileError, MoefpsError, Shap
 from moefps.io.atomic import file_error
 from moefps.io.dump import Dump, LayerInfo, write_dump
 from moefps.io.dump.folders import destination
+from moefps.io.files import read_text
 from moefps.io.npy import open_npy
 from moefps.io.texts import RESERVED_COLUMNS
 from moefps.io.trace_arrays import Stages, derived_arrays, narrowing_notes, pieces
@@ -260,12 +261,7 @@ def _read_offsets(name: str) -> npt.NDArray[Any]:
         return open_npy(name, kinds="iu", ndim=(1,), layout="offsets [N + 1] or lengths [N]")
     if suffix != ".txt":
         raise FileError(f"{name}: offsets have the suffix {suffix or 'none'!r}; accepted: .npy, .txt")
-    try:
-        words = Path(name).read_text(encoding="utf-8-sig").split()
-    except UnicodeDecodeError as error:
-        raise FileError(f"{name}: is not text in utf-8") from error
-    except OSError as error:
-        raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    words = read_text(name, "a file of offsets").split()
     odd = next((word for word in words if not (word.isascii() and word.isdigit() and len(word) < 19)), None)
     if odd is not None or not words:
         raise DataError(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from moefps.errors import ArgumentError, FileError
+from moefps.io.files import read_text
+from moefps.io.strict_json import unique_keys
 from moefps.metrics.metric import Target
 from moefps.metrics.registry import METRICS, find_metric
 
@@ -150,30 +152,15 @@ def _from_mapping(found: Mapping[Any, Any], place: str) -> dict[str, Target]:
 
 
 def _read(name: str) -> Mapping[Any, Any]:
+    text = read_text(name, "a .toml or .json of targets")
     try:
-        text = Path(name).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise FileError(f"{name}: is not text in utf-8") from None
-    except OSError as error:
-        raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
-        # A name that no file can have.
-        raise FileError(f"{name!r}: cannot be read: {error}") from None
-    try:
-        found = json.loads(text, object_pairs_hook=_no_repeats) if name.lower().endswith(".json") else _toml(name, text)
+        found = json.loads(text, object_pairs_hook=unique_keys) if name.lower().endswith(".json") else _toml(name, text)
     except ValueError as error:
         raise FileError(f"{name}: cannot be read as its suffix says: {str(error).splitlines()[0][:120]}") from None
     except RecursionError:
         raise FileError(f"{name}: cannot be read as its suffix says: nested too deep") from None
     if not isinstance(found, dict):
         raise FileError(f"{name}: is no table of names and targets; accepted: such as gini_coefficient = '< 0.05'")
-    return found
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
     return found
 
 

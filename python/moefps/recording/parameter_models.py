@@ -14,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from moefps.errors import ArgumentError, FileError
+from moefps.io.files import read_bytes
 
 __all__ = ["Shell", "open_shell"]
 
@@ -142,9 +143,7 @@ def _read_config(given: str | os.PathLike[str]) -> tuple[Any, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+        found = json.loads(read_bytes(path))
     except ValueError as error:
         raise FileError(f"{path}: is no JSON; accepted: the config.json of a model") from error
     if not isinstance(found, dict):

@@ -16,6 +16,7 @@ from moefps.errors import DumpError, FileError
 from moefps.io.atomic import file_error, temporary_name
 from moefps.io.dump.manifest import ARRAYS, Manifest
 from moefps.io.dump.manifest_json import parse_manifest
+from moefps.io.files import unreadable
 from moefps.io.folders import put_in_place
 from moefps.io.paths import check_path
 
@@ -83,7 +84,7 @@ def member(folder: Path, name: str) -> Path:
     except FileNotFoundError:
         raise FileError(f"{path}: the file is missing from the dump") from None
     except OSError as error:
-        raise FileError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(mode):
         raise FileError(f"{path}: is not a regular file, as all files of a dump are")
     return path
@@ -117,7 +118,7 @@ def read_manifest(path: PathLike) -> Manifest:
             raise DumpError(f"{file}: has {size:,} bytes; accepted: {LARGEST_MANIFEST:,}, more than any manifest needs")
         data = file.read_bytes()
     except OSError as error:
-        raise FileError(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise unreadable(file, error) from error
     return parse_manifest(data, str(file))
 
 
@@ -148,7 +149,7 @@ def destination(path: PathLike, argument: str = "path") -> Destination:
     try:
         entries = {entry.name for entry in target.iterdir()}
     except OSError as error:
-        raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise unreadable(name, error) from error
     if not entries:
         return Destination(target, None, is_there=True)
     if MANIFEST not in entries:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moefps.errors import DataError, FileError
+from moefps.io.files import read_bytes
 from moefps.io.pair_tokens.checking import check_task_tokens
 from moefps.io.pair_tokens.task import TOOL_POSITIONS, PairTokens, TaskTokens
 from moefps.io.paths import check_path
@@ -42,13 +42,7 @@ def read_pair_tokens(path: PathLike) -> PairTokens:
         A task is not what `check_task_tokens` asks for, or there twice; names it.
     """
     name = check_path(path, "pairs")
-    try:
-        data = Path(path).read_bytes()
-    except IsADirectoryError as error:
-        raise FileError(f"{name}: is a folder, expected a file of aligned tokens") from error
-    except OSError as error:
-        raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    return parse_pair_tokens(data, name)
+    return parse_pair_tokens(read_bytes(path, "a file of aligned tokens"), name)
 
 
 def parse_pair_tokens(data: bytes, name: str) -> PairTokens:
