@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -118,7 +119,7 @@ def test_every_dump_that_cannot_be_compared_is_named_in_one_line(world, tmp_path
     for number, (change, line) in enumerate(bad_changes(b, pairs)):
         dump = again(tmp_path / f"d{number}", b, **change)
         comparing = partial(moefps.compare, a, dump, pairs, n_resamples=0)
-        refused((moefps.DataError, moefps.DumpError), comparing, rf"^{dump.path}: .*{line}")
+        refused((moefps.DataError, moefps.DumpError), comparing, rf"^{re.escape(str(dump.path))}: .*{line}")
     wide = make("assisted", "slots", k=3)
     line = "slots: has 3 slots of a token, .*agentic has 2; accepted: dumps of one layout"
     refused(moefps.DumpError, lambda: moefps.compare(a, wide, pairs), line)
