@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from moefps.errors import DataError
 from moefps.kernels import ChoiceSums, compare_choices
 from moefps.metrics.consistency_measures import MEASURES, Measure, mean_over_layers, numerators, ratios
+from moefps.metrics.dump_rows import layer_sizes, said_of_the_dump
 from moefps.metrics.grouping import Cells, Groups, make_cells
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DumpPair", "SampleMeans", "UnitSums"]
 
+_CHOICES = ("expert_ids", "expert_weights")
 _SAMPLES_AT_A_TIME = 1024
 _COUNTERS = 24
 """Counters that a cell has in a layer, about."""
@@ -98,7 +99,8 @@ class DumpPair:
         self._signed = [one or other for one, other in zip(*signs, strict=True)]
         if signs[0] != signs[1]:
             # The kernel has one rule for both, which would let pass what one of them does not allow.
-            self._check_values()
+            for dump in (a, b):
+                dump.check_values([name for name in _CHOICES if name in dump.arrays])
 
     @property
     def n_groups(self) -> int:
@@ -150,15 +152,13 @@ class DumpPair:
         weights: list[Any] = [None, None]
         if self.missing is None:
             weights = [None if dump.expert_weights is None else dump.expert_weights[some, :, :slots] for dump in both]
-        try:
+        with said_of_the_dump(*both, arrays=_CHOICES):
             sums = compare_choices(
                 ids[0],
                 weights[0],
                 ids[1],
                 weights[1],
-                n_experts=[layer.n_experts for layer in self.a.layers],
-                passive_experts=[layer.passive_experts for layer in self.a.layers],
-                top_k=[layer.top_k for layer in self.a.layers],
+                **layer_sizes(self.a.layers),
                 signed_weights=self._signed,
                 layers=self.layers.tolist(),
                 rows_a=part.rows,
@@ -169,17 +169,9 @@ class DumpPair:
                 n_threads=n_threads,
                 progress=self._shifted(callback, part.start),
             )
-        except DataError:
-            # The dumps say it with their files' names, and where the sample is.
-            self._check_values()
-            raise
         lost = 2 * sums.pairs * sums.top_k - sums.experts_a - sums.experts_b
         self.lost_slots += int(lost.sum())
         return sums
-
-    def _check_values(self) -> None:
-        for dump in (self.a, self.b):
-            dump.check_values([name for name in ("expert_ids", "expert_weights") if name in dump.arrays])
 
     def _shifted(self, callback: ProgressCallback | None, first_row: int) -> ProgressCallback | bool:
         """Give a callback for some of the tokens, which calls the one for all of them."""

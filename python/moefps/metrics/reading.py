@@ -87,6 +87,18 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
     ------
     FileError
         There is no such folder, it is none of metrics, or one of its files is missing or damaged.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> import moefps
+    >>> from moefps.io.table_folders import write_table_folder
+    >>> path = pathlib.Path(tempfile.mkdtemp())
+    >>> dump = moefps.write_dump(path / "dump", expert_ids=[[[0, 1]], [[0, 2]]], offsets=[0, 2], n_experts=4)
+    >>> metrics = moefps.routing_metrics(dump)
+    >>> folder = write_table_folder(path / "found", metrics.tables(), metrics.about)
+    >>> moefps.open_metrics(folder).value("gini_coefficient")
+    0.375
     """
     name, folder = os.fspath(path), Path(path)
     if not folder.is_dir():

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from moefps.errors import DataError, DumpError
+from moefps.errors import DumpError
 from moefps.kernels import count_routing, find_neighbours, sum_logits
+from moefps.metrics.dump_rows import layer_sizes, said_of_the_dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,13 +77,11 @@ def reduce_dump(
     ids, weights = dump.expert_ids[:, view], dump.expert_weights
     total: RoutingCounts | None = None
     for rows in token_pieces(follows, MOST_SLOTS // max(1, dump.top_k)):
-        try:
+        with said_of_the_dump(dump, arrays=("expert_ids", "expert_weights")):
             counts = count_routing(
                 ids[rows],
                 None if weights is None else weights[rows, view],
-                n_experts=[info.n_experts for info in infos],
-                passive_experts=[info.passive_experts for info in infos],
-                top_k=[info.top_k for info in infos],
+                **layer_sizes(infos),
                 signed_weights=[info.signed_weights for info in infos],
                 follows=follows[rows],
                 groups=None if groups is None else groups[rows],
@@ -91,10 +90,6 @@ def reduce_dump(
                 n_threads=n_threads,
                 progress=progress,
             )
-        except DataError as error:
-            # Says which file and which of its rows.
-            dump.check_values(["expert_ids", *(["expert_weights"] if weights is not None else [])])
-            raise DataError(f"{dump.path}: {error}") from None
         total = counts if total is None else total + counts
     if total is None:
         raise DumpError(f"{dump.path}: holds nothing to count")
@@ -132,23 +127,17 @@ def reduce_logits(
     n_groups = None if cells is None or groups is None else cells.n_cells + cells.has_outside
     view, back = layer_view(layers)
     infos = [dump.layers[i] for i in range(dump.n_layers)[view]]
-    try:
+    with said_of_the_dump(dump, arrays=("expert_ids", "router_logits")):
         sums = sum_logits(
             dump.expert_ids[:, view],
             dump.stored("router_logits")[:, view],
-            n_experts=[info.n_experts for info in infos],
-            passive_experts=[info.passive_experts for info in infos],
-            top_k=[info.top_k for info in infos],
+            **layer_sizes(infos),
             scoring=[info.scoring for info in infos],
             groups=groups,
             n_groups=n_groups,
             n_threads=n_threads,
             progress=progress,
         )
-    except DataError as error:
-        # Says which file and which of its rows.
-        dump.check_values(["expert_ids", "router_logits"])
-        raise DataError(f"{dump.path}: {error}") from None
     return _take(sums, back, None if groups is None else cells)
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from moefps.errors import DataError
 from moefps.kernels import SegmentCounts, count_segments
 from moefps.metrics.arguments import check_layers
+from moefps.metrics.dump_rows import layer_sizes, said_of_the_dump
 from moefps.metrics.families.expressions import NO_TOKEN
 from moefps.metrics.families.segments import NO_WINDOW
 from moefps.metrics.reduction import MOST_SLOTS, find_follows, layer_view, token_pieces
@@ -121,19 +121,13 @@ def count_dump_segments(dump: Dump, layers: IndexArray, **options: Any) -> Segme
     ids = dump.expert_ids[:, view]
     total: SegmentCounts | None = None
     for rows in token_pieces(follows, MOST_SLOTS // max(1, dump.top_k)):
-        try:
+        with said_of_the_dump(dump, arrays=("expert_ids",)):
             counts = count_segments(
                 ids[rows],
-                n_experts=[info.n_experts for info in infos],
-                passive_experts=[info.passive_experts for info in infos],
-                top_k=[info.top_k for info in infos],
+                **layer_sizes(infos),
                 follows=follows[rows],
                 **options,
             )
-        except DataError as error:
-            # Says which file and which of its rows.
-            dump.check_values(["expert_ids"])
-            raise DataError(f"{dump.path}: {error}") from None
         total = counts if total is None else total + counts
     assert total is not None  # noqa: S101 (there is a piece of no rows, at least)
     arrays = {field.name: getattr(total, field.name) for field in dataclasses.fields(total)}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from moefps.errors import DataError, DumpError
+from moefps.errors import DumpError
 from moefps.kernels import VocabularyCounts, count_vocabulary
 from moefps.metrics.arguments import check_layers
+from moefps.metrics.dump_rows import layer_sizes, said_of_the_dump
 from moefps.metrics.families.segments import NO_TOKEN_ID
 from moefps.metrics.reduction import layer_view
 
@@ -117,23 +118,17 @@ def vocabulary_specialization(
         raise DumpError(f"{dump.path}: holds no token ids; accepted: a dump whose tokens.parquet has a column token_id")
     view, back = layer_view(chosen)
     infos = [dump.layers[i] for i in range(dump.n_layers)[view]]
-    try:
+    with said_of_the_dump(dump, arrays=("expert_ids",)):
         counts = count_vocabulary(
             dump.expert_ids[:, view],
             token_ids,
-            n_experts=[info.n_experts for info in infos],
-            passive_experts=[info.passive_experts for info in infos],
-            top_k=[info.top_k for info in infos],
+            **layer_sizes(infos),
             min_count=min_count,
             top=top,
             entries=table,
             n_threads=n_threads,
             progress=progress,
         )
-    except DataError as error:
-        # Says which file and which of its rows.
-        dump.check_values(["expert_ids"])
-        raise DataError(f"{dump.path}: {error}") from None
     return _tabulate(counts, chosen, back)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from moefps.errors import ArgumentError, DataError, DumpError
+from moefps.errors import ArgumentError, DumpError
 from moefps.io import Dump, take_source
 from moefps.io.dump.scoring import has_full_probabilities
 from moefps.kernels import (
@@ -22,6 +22,7 @@ from moefps.kernels import (
 )
 from moefps.metrics.arguments import check_layers
 from moefps.metrics.batch import as_numpy, check_sizes, is_tensor
+from moefps.metrics.dump_rows import layer_sizes, said_of_the_dump
 from moefps.metrics.focus.activity import Activity, DenseActivity, DumpActivity
 from moefps.metrics.focus.domains import Domains, domains_of_dump, domains_of_labels
 from moefps.metrics.focus.reading import read_summary
@@ -144,15 +145,13 @@ def _of_dump(
     domains = domains_of_dump(dump, by)
     summed = [layer for layer in chosen.tolist() if layer not in missing]
     _check_size(dump, domains, summed, together=together)
-    names = ["expert_ids", "router_logits" if activation == "probs" else "expert_weights"]
-    try:
+    numbers = "router_logits" if activation == "probs" else "expert_weights"
+    with said_of_the_dump(dump, arrays=("expert_ids", numbers)):
         sums = sum_activations(
             dump.expert_ids,
             None if activation == "probs" else dump.expert_weights,
             dump.stored("router_logits") if activation == "probs" else None,
-            n_experts=[layer.n_experts for layer in dump.layers],
-            passive_experts=[layer.passive_experts for layer in dump.layers],
-            top_k=[layer.top_k for layer in dump.layers],
+            **layer_sizes(dump.layers),
             signed_weights=[layer.signed_weights for layer in dump.layers],
             scoring=[layer.scoring for layer in dump.layers],
             activation=activation,
@@ -161,10 +160,6 @@ def _of_dump(
             n_groups=len(domains.values),
             **how,
         )
-    except DataError:
-        # The dump's own checks name the file and the sample.
-        dump.check_values(names)
-        raise
     pairs = _count_pairs(dump, domains, sums.layers, how["n_threads"]) if together else None
     about = {
         "source": str(dump.path),
@@ -293,12 +288,9 @@ def _count_pairs(dump: Dump, domains: Domains, layers: IndexArray, n_threads: in
     # Layers beside each other are a view of the array; a choice of others would be a copy of it.
     for run in np.split(np.arange(len(layers)), np.flatnonzero(np.diff(layers) > 1) + 1):
         first, stop = int(layers[run[0]]), int(layers[run[-1]]) + 1
-        infos = dump.layers[first:stop]
         counts = count_routing(
             dump.expert_ids[:, first:stop],
-            n_experts=[info.n_experts for info in infos],
-            passive_experts=[info.passive_experts for info in infos],
-            top_k=[info.top_k for info in infos],
+            **layer_sizes(dump.layers[first:stop]),
             groups=domains.codes,
             n_groups=len(domains.values),
             coactivation="groups",
