@@ -123,19 +123,19 @@ def draw_panels(name: str, study: Study) -> Figure:
     rows = group_rows(study, about.measure, groups)
     whole = group_rows(study, about.measure, ["all"]).select("layer", whole="value")
     rows = rows.join(whole, on="layer", how="left", maintain_order="left")
-    ends = alt.Scale(domain=list(span(rows, zero=True, shortest=0.01, bounds=(0.0, 1.0))), nice=False)
+    ends = {"domain": list(span(rows, zero=True, shortest=0.01, bounds=(0.0, 1.0))), "nice": False}
     width, height = _PANEL
     base = alt.Chart(width=width, height=height).encode(
         x=layer_axis(study.layers, width),
         color=alt.Color(
             "label:N",
-            scale=alt.Scale(domain=labels, range=[style.color for style in study.styles(groups)]),
+            scale={"domain": labels, "range": [style.color for style in study.styles(groups)]},
             legend=None,
         ),
     )
     title = about.axis.replace(" (", "\n(").split("\n")
     y, low, behind = (
-        alt.Y(f"{field}:Q", scale=ends, axis=alt.Axis(title=title, tickCount=5)) for field in ("value", "lo", "whole")
+        alt.Y(f"{field}:Q", scale=ends, axis={"title": title, "tickCount": 5}) for field in ("value", "lo", "whole")
     )
     tooltip = [
         alt.Tooltip("label:N", title="group"),
@@ -146,14 +146,16 @@ def draw_panels(name: str, study: Study) -> Figure:
         alt.Tooltip("count:Q", title="tokens", format=","),
     ]
     layered = alt.layer(
-        base.mark_line(strokeWidth=1.5).encode(y=behind, detail="run:N", color=alt.value(GREY)),
-        base.transform_filter("isValid(datum.band)").mark_area(opacity=0.25).encode(y=low, y2="hi:Q", detail="band:N"),
-        base.transform_filter("datum.alone").mark_rule(opacity=0.6, strokeWidth=2).encode(y=low, y2="hi:Q"),
-        base.mark_line(strokeWidth=2.2).encode(y=y, detail="run:N"),
+        base.mark_line(strokeWidth=1.5).encode(y=behind, detail=alt.Detail("run:N"), color=alt.value(GREY)),
+        base.transform_filter("isValid(datum.band)")
+        .mark_area(opacity=0.25)
+        .encode(y=low, y2=alt.Y2("hi:Q"), detail=alt.Detail("band:N")),
+        base.transform_filter("datum.alone").mark_rule(opacity=0.6, strokeWidth=2).encode(y=low, y2=alt.Y2("hi:Q")),
+        base.mark_line(strokeWidth=2.2).encode(y=y, detail=alt.Detail("run:N")),
         base.mark_point(filled=True, size=45 if len(study.layers) < 14 else 18, opacity=1).encode(y=y, tooltip=tooltip),
         data={"values": tidy(rows)},
     )
-    facet = alt.Facet("label:N", title=None, sort=labels, header=alt.Header(labelAnchor="start", labelPadding=4))
+    facet = alt.Facet("label:N", title=None, sort=labels, header={"labelAnchor": "start", "labelPadding": 4})
     chart = layered.facet(facet, columns=3, spacing={"row": 18, "column": 18})
     words = [
         "The curves of tv_curve apart, a panel for each group, all on one scale"

@@ -61,11 +61,11 @@ def why_no_distance(study: Study) -> str | None:
 def _axis(bins: list[str], *, labelled: bool) -> alt.X:
     """Make the axis of bins, which double in length: even steps are steps of a logarithm."""
     axis = (
-        alt.Axis(title="distance to the tool response (tokens)", labelAngle=0, grid=False)
+        {"title": "distance to the tool response (tokens)", "labelAngle": 0, "grid": False}
         if labelled
-        else alt.Axis(title=None, labels=False, grid=False)
+        else {"title": None, "labels": False, "grid": False}
     )
-    return alt.X("distance:O", sort=bins, scale=alt.Scale(domain=bins, type="point", padding=0.5), axis=axis)
+    return alt.X("distance:O", sort=bins, scale={"domain": bins, "type": "point", "padding": 0.5}, axis=axis)
 
 
 def _panel(frame: pl.DataFrame, measure: str, title: list[str], value: str, bins: list[str]) -> alt.LayerChart:
@@ -73,8 +73,8 @@ def _panel(frame: pl.DataFrame, measure: str, title: list[str], value: str, bins
     style = PAIR_STYLES["canonical"]
     rows = interval_rows(frame.with_columns(label=pl.lit(measure)), measure, along="bin")
     rows = rows.join(frame.select("bin", "distance"), on="bin", how="left", maintain_order="left")
-    scale: Any = alt.Scale(domain=list(span(rows, shortest=0.01, bounds=(0.0, 1.0))), nice=False, zero=False)
-    y = alt.Y("value:Q", scale=scale, axis=alt.Axis(title=title, tickCount=5))
+    scale: Any = {"domain": list(span(rows, shortest=0.01, bounds=(0.0, 1.0))), "nice": False, "zero": False}
+    y = alt.Y("value:Q", scale=scale, axis={"title": title, "tickCount": 5})
     low = alt.Y("lo:Q", scale=scale)
     x = _axis(bins, labelled=False)
     base = alt.Chart({"values": tidy(rows)}, width=_WIDTH, height=_HEIGHT).encode(x=x)
@@ -88,10 +88,12 @@ def _panel(frame: pl.DataFrame, measure: str, title: list[str], value: str, bins
         layer=[
             base.transform_filter("isValid(datum.band)")
             .mark_area(color=style.color, opacity=0.2)
-            .encode(y=low, y2="hi:Q", detail="band:N"),
-            base.transform_filter("datum.alone").mark_rule(color=style.color, strokeWidth=2).encode(y=low, y2="hi:Q"),
+            .encode(y=low, y2=alt.Y2("hi:Q"), detail=alt.Detail("band:N")),
+            base.transform_filter("datum.alone")
+            .mark_rule(color=style.color, strokeWidth=2)
+            .encode(y=low, y2=alt.Y2("hi:Q")),
             base.mark_line(color=style.color, strokeWidth=2.2, strokeDash=style.dash or [1, 0]).encode(
-                y=y, detail="run:N"
+                y=y, detail=alt.Detail("run:N")
             ),
             base.mark_point(color=style.color, shape=style.shape, filled=True, size=70, opacity=1).encode(
                 y=y, tooltip=tooltip
@@ -106,8 +108,8 @@ def _tokens(frame: pl.DataFrame, bins: list[str]) -> alt.LayerChart:
     top = 1.25 * max(row["count"] for row in rows)
     y = alt.Y(
         "count:Q",
-        scale=alt.Scale(domain=[0, top], nice=False),
-        axis=alt.Axis(title=["tokens", "compared"], tickCount=3, format=",d"),
+        scale={"domain": [0, top], "nice": False},
+        axis={"title": ["tokens", "compared"], "tickCount": 3, "format": ",d"},
     )
     base = alt.Chart({"values": rows}, width=_WIDTH, height=_LOW).encode(x=_axis(bins, labelled=True), y=y)
     return alt.LayerChart(

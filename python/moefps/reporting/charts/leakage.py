@@ -46,10 +46,10 @@ def draw_leakage(name: str, study: Study, layer: int) -> Figure:
     x, y = pl.col("delta_u_tool"), pl.col("delta_u_canonical")
     ends = [_symmetric(frame[column]) for column in ("delta_u_tool", "delta_u_canonical")]
     frame = frame.with_columns(far=(x / ends[0]).pow(2) + (y / ends[1]).pow(2))
-    scales: list[Any] = [alt.Scale(domain=[-end, end], nice=False, zero=False) for end in ends]
+    scales: list[Any] = [{"domain": [-end, end], "nice": False, "zero": False} for end in ends]
     titles = [f"difference of usage in the {where} (share of assignments)" for where in ("tool response", "solution")]
-    axis_x = alt.X("delta_u_tool:Q", scale=scales[0], axis=alt.Axis(title=titles[0], tickCount=6))
-    axis_y = alt.Y("delta_u_canonical:Q", scale=scales[1], axis=alt.Axis(title=titles[1], tickCount=6))
+    axis_x = alt.X("delta_u_tool:Q", scale=scales[0], axis={"title": titles[0], "tickCount": 6})
+    axis_y = alt.Y("delta_u_canonical:Q", scale=scales[1], axis={"title": titles[1], "tickCount": 6})
     zero = {"values": [{"zero": 0}]}
     points = (
         alt.Chart({"values": tidy(frame.drop("far"))})
@@ -129,7 +129,7 @@ def _labels(frame: pl.DataFrame, ends: list[float], x: alt.X, y: alt.Y) -> list[
     for (dx, dy), places in placed.items():
         align: Any = "center" if dx == 0 else "left" if dx > 0 else "right"
         rows = tidy(frame[places].select("expert", "delta_u_tool", "delta_u_canonical"))
-        base = alt.Chart({"values": rows}).encode(x=x, y=y, text="expert:N")
+        base = alt.Chart({"values": rows}).encode(x=x, y=y, text=alt.Text("expert:N"))
         where: dict[str, Any] = {"align": align, "baseline": "middle", "dx": dx, "dy": dy, "fontSize": 13, "clip": True}
         # A white rim, so that the dashed line does not cross the numbers out.
         found.append(base.mark_text(**where, stroke="white", strokeWidth=3, color="white"))

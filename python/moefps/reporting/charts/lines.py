@@ -133,8 +133,8 @@ def layer_axis(
     room = max(0.3, 0.02 * (last - first)) if edge is None else edge
     return alt.X(
         f"{field}:Q",
-        scale=alt.Scale(domain=[first - room, last + room], nice=False, zero=False),
-        axis=alt.Axis(title="layer", values=integer_ticks(first, last, width / _TICK), format="d", grid=False),
+        scale={"domain": [first - room, last + room], "nice": False, "zero": False},
+        axis={"title": "layer", "values": integer_ticks(first, last, width / _TICK), "format": "d", "grid": False},
     )
 
 
@@ -241,10 +241,10 @@ def curves(
     )
     axis = alt.Y(
         "value:Q",
-        scale=alt.Scale(domain=list(ends), nice=False, zero=False),
-        axis=alt.Axis(title=y, tickCount=max(4, height // 45)),
+        scale={"domain": list(ends), "nice": False, "zero": False},
+        axis={"title": y, "tickCount": max(4, height // 45)},
     )
-    low = alt.Y("lo:Q", title=y, scale=alt.Scale(domain=list(ends), nice=False, zero=False))
+    low = alt.Y("lo:Q", title=y, scale={"domain": list(ends), "nice": False, "zero": False})
     tooltip = [
         alt.Tooltip("label:N", title=key.title),
         alt.Tooltip("layer:Q"),
@@ -256,12 +256,20 @@ def curves(
     layered: list[Any] = [
         base.transform_filter("isValid(datum.band)")
         .mark_area()
-        .encode(y=low, y2="hi:Q", detail="band:N", opacity=bright.then(alt.value(faint)).otherwise(alt.value(0.03))),
+        .encode(
+            y=low,
+            y2=alt.Y2("hi:Q"),
+            detail=alt.Detail("band:N"),
+            opacity=bright.then(alt.value(faint)).otherwise(alt.value(0.03)),
+        ),
         base.transform_filter("datum.alone")
         .mark_rule(strokeWidth=2)
-        .encode(y=low, y2="hi:Q", opacity=bright.then(alt.value(0.6)).otherwise(alt.value(0.05))),
+        .encode(y=low, y2=alt.Y2("hi:Q"), opacity=bright.then(alt.value(0.6)).otherwise(alt.value(0.05))),
         base.mark_line(strokeWidth=2.2).encode(
-            y=axis, detail="run:N", strokeDash=dash, opacity=bright.then(alt.value(1)).otherwise(alt.value(0.12))
+            y=axis,
+            detail=alt.Detail("run:N"),
+            strokeDash=dash,
+            opacity=bright.then(alt.value(1)).otherwise(alt.value(0.12)),
         ),
         # Every value answers to the mouse, also where its symbol is not drawn.
         base.mark_point(filled=True, size=55).encode(
@@ -282,7 +290,9 @@ def curves(
 
 def rule_at(value: float) -> alt.Chart:
     """Draw a line across."""
-    drawn: alt.Chart = alt.Chart({"values": [{"at": value}]}).mark_rule(color=GREY, strokeWidth=1).encode(y="at:Q")
+    drawn: alt.Chart = (
+        alt.Chart({"values": [{"at": value}]}).mark_rule(color=GREY, strokeWidth=1).encode(y=alt.Y("at:Q"))
+    )
     return drawn
 
 
@@ -290,11 +300,11 @@ def _looks(key: Key, *, legend: bool) -> tuple[alt.Color, alt.StrokeDash, alt.Sh
     """Tell lines apart by colour, dash and symbol, with one legend for all three."""
     # The legend shows the symbols; with the dashes too, their outlines would be dashed.
     about: Any = (
-        alt.Legend(title=key.title, symbolOpacity=1, symbolStrokeWidth=0, symbolDash=[1, 0]) if legend else None
+        {"title": key.title, "symbolOpacity": 1, "symbolStrokeWidth": 0, "symbolDash": [1, 0]} if legend else None
     )
     colors, dashes, shapes = zip(*((of.color, of.dash or [1, 0], of.shape) for of in key.styles), strict=True)
     return (
-        alt.Color("label:N", scale=alt.Scale(domain=key.labels, range=list(colors)), legend=about),
-        alt.StrokeDash("label:N", scale=alt.Scale(domain=key.labels, range=list(dashes)), legend=None),
-        alt.Shape("label:N", scale=alt.Scale(domain=key.labels, range=list(shapes)), legend=about),
+        alt.Color("label:N", scale={"domain": key.labels, "range": list(colors)}, legend=about),
+        alt.StrokeDash("label:N", scale={"domain": key.labels, "range": list(dashes)}, legend=None),
+        alt.Shape("label:N", scale={"domain": key.labels, "range": list(shapes)}, legend=about),
     )

@@ -112,10 +112,10 @@ def _with_dead(cells: alt.Chart, frame: pl.DataFrame, layers: Sequence[int], siz
         left="datum.layer - 0.5", right="datum.layer + 0.5", below="datum.expert - 0.5", above="datum.expert + 0.5"
     ).encode(
         x=layer_axis(layers, size[0], field="left", edge=0.5),
-        x2="right:Q",
+        x2=alt.X2("right:Q"),
         # As for the others: an axis of its own would drop numbers of theirs.
         y=expert_axis(frame["expert"].to_list(), size[1]),
-        y2="above:Q",
+        y2=alt.Y2("above:Q"),
         tooltip=[alt.Tooltip("layer:Q"), alt.Tooltip("expert:Q")],
     )
     return alt.layer(cells, marked)
@@ -207,9 +207,9 @@ def _target(target: pl.DataFrame, layers: Sequence[int]) -> Any:
     rows = tidy(target.select("layer", "threshold", "target"))
     if len(rows) == 1 or target["threshold"].n_unique() == 1:
         drawn: Any = alt.Chart({"values": rows[:1]}).mark_rule(color=GREY, strokeDash=[5, 4], strokeWidth=1.6)
-        return drawn.encode(y="threshold:Q")
+        return drawn.encode(y=alt.Y("threshold:Q"))
     stepped: Any = alt.Chart({"values": rows}).mark_line(color=GREY, strokeDash=[5, 4], strokeWidth=1.6)
-    return stepped.encode(x=layer_axis(layers), y="threshold:Q")
+    return stepped.encode(x=layer_axis(layers), y=alt.Y("threshold:Q"))
 
 
 def draw_unused(metrics: RoutingMetrics) -> Figure | None:
@@ -235,7 +235,7 @@ def draw_unused(metrics: RoutingMetrics) -> Figure | None:
     if groups is not None:
         labels = labels_of(groups)
         named = long.with_columns(pl.col("group").replace_strict(labels, return_dtype=pl.String))
-        header = alt.Header(labelAnchor="start", labelPadding=4)
+        header = {"labelAnchor": "start", "labelPadding": 4}
         facet = alt.Facet("group:N", title=None, sort=list(labels.values()), header=header)
         chart = chart.properties(data={"values": tidy(named)}).facet(facet, columns=2)
     else:
@@ -254,13 +254,13 @@ def _bars(long: pl.DataFrame, layers: Sequence[int], kinds: list[str], size: tup
         x=layer_axis(layers, width, edge=0.6),
         y=alt.Y(
             "number:Q",
-            scale=alt.Scale(domain=[0, top * 1.05], nice=False),
-            axis=alt.Axis(title="experts", format="d", tickMinStep=1, tickCount=6),
+            scale={"domain": [0, top * 1.05], "nice": False},
+            axis={"title": "experts", "format": "d", "tickMinStep": 1, "tickCount": 6},
         ),
         color=alt.Color(
             "kind:N",
-            scale=alt.Scale(domain=kinds, range=[_KINDS[kind] for kind in kinds]),
-            legend=alt.Legend(title=None),
+            scale={"domain": kinds, "range": [_KINDS[kind] for kind in kinds]},
+            legend={"title": None},
         ),
         order=alt.Order("metric:N"),
         tooltip=[

@@ -28,8 +28,8 @@ def draw_radius(picks: pl.DataFrame) -> Figure | None:
     base = alt.Chart({"values": _rows(picks)}, width=WIDTH, height=_HEIGHT)
     y = alt.Y(
         "radius:Q",
-        scale=alt.Scale(domain=[0, 1.05 * (largest(picks["radius"]) or 1.0)], nice=False),
-        axis=alt.Axis(title="covering radius (distance)"),
+        scale={"domain": [0, 1.05 * (largest(picks["radius"]) or 1.0)], "nice": False},
+        axis={"title": "covering radius (distance)"},
     )
     x = _ranks(picks, log=picks.height > _MANY)
     line = base.mark_line(color=_BLUE, strokeWidth=2.2, interpolate="step-after").encode(x=x, y=y)
@@ -50,7 +50,7 @@ def draw_clusters(picks: pl.DataFrame) -> Figure | None:
         base = base.mark_point(color=_BLUE, filled=True, size=16, opacity=0.6)
     else:
         base = base.mark_bar(color=_BLUE, size=max(1.0, min(30.0, 0.75 * WIDTH / picks.height)))
-    y = alt.Y("cluster_size:Q", axis=alt.Axis(title="samples nearest to the pick", format=",d", tickMinStep=1))
+    y = alt.Y("cluster_size:Q", axis={"title": "samples nearest to the pick", "format": ",d", "tickMinStep": 1})
     chart = base.encode(x=_ranks(picks), y=y, tooltip=_tooltip(picks))
     caption = "The pick itself is counted."
     return make_figure("cluster_sizes", "How many samples each pick stands for", [caption], chart)
@@ -72,11 +72,11 @@ def draw_labels(picks: pl.DataFrame) -> Figure | None:
     names = list(labels.values())[:_MOST_LABELS]
     counted = counted.head(_MOST_LABELS).with_columns(label=pl.Series(names, dtype=pl.String))
     base = alt.Chart({"values": tidy(counted)}, width=WIDTH - 100, height=max(60, 26 * counted.height)).encode(
-        y=alt.Y("label:N", sort=names, axis=alt.Axis(title=plain(column), labelLimit=280, maxExtent=300)),
+        y=alt.Y("label:N", sort=names, axis={"title": plain(column), "labelLimit": 280, "maxExtent": 300}),
         x=alt.X(
             "picks:Q",
-            scale=alt.Scale(domain=[0, 1.1 * largest(counted["picks"])], nice=False),
-            axis=alt.Axis(title="picks", format=",d", tickMinStep=1),
+            scale={"domain": [0, 1.1 * largest(counted["picks"])], "nice": False},
+            axis={"title": "picks", "format": ",d", "tickMinStep": 1},
         ),
         tooltip=[
             alt.Tooltip("label:N", title=plain(column)),
@@ -117,14 +117,14 @@ def _ranks(picks: pl.DataFrame, *, log: bool = False) -> alt.X:
     if log:
         return alt.X(
             "rank:Q",
-            scale=alt.Scale(type="log", domain=[0.9, 1.1 * last], nice=False),
-            axis=alt.Axis(title="pick (logarithmic)", values=[10**i for i in range(7)], format=",d", grid=False),
+            scale={"type": "log", "domain": [0.9, 1.1 * last], "nice": False},
+            axis={"title": "pick (logarithmic)", "values": [10**i for i in range(7)], "format": ",d", "grid": False},
         )
     room = max(0.6, 0.02 * last)
     return alt.X(
         "rank:Q",
-        scale=alt.Scale(domain=[1 - room, last + room], nice=False, zero=False),
-        axis=alt.Axis(title="pick", values=integer_ticks(1, last, WIDTH / 50), format=",d", grid=False),
+        scale={"domain": [1 - room, last + room], "nice": False, "zero": False},
+        axis={"title": "pick", "values": integer_ticks(1, last, WIDTH / 50), "format": ",d", "grid": False},
     )
 
 

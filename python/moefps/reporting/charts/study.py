@@ -128,7 +128,7 @@ class Study:
         """A sentence that says which dumps A and B are; empty where their conditions say it."""
         if self.names != ("A", "B"):
             return ""
-        return f"A is {plain(self.summary['a'], 60)}, B is {plain(self.summary['b'], 60)}."
+        return f"A is {_tail(self.summary['a'])}, B is {_tail(self.summary['b'])}."
 
     @property
     def is_of_pairs(self) -> bool:
@@ -249,3 +249,9 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     if len(names) <= most + 1:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def _tail(path: str, longest: int = 48) -> str:
+    """Write a path in one line; of a long one, the end."""
+    line = plain(path, len(path))
+    return line if len(line) <= longest else f"…{line[1 - longest :]}"

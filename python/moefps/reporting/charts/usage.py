@@ -103,25 +103,25 @@ def expert_map(
     for at, word in words.items():
         quoted = word.replace("\\", "\\\\").replace("'", "\\'")
         labels = f"abs(datum.value - {at!r}) < {bound * 1e-6!r} ? '{quoted}' : {labels}"
-    legend = alt.Legend(
-        title=title,
-        values=list(words),
-        labelExpr=labels,
-        gradientLength=min(260, height),
-        gradientThickness=16,
-        labelLimit=300,
-    )
+    legend = {
+        "title": title,
+        "values": list(words),
+        "labelExpr": labels,
+        "gradientLength": min(260, height),
+        "gradientThickness": 16,
+        "labelLimit": 300,
+    }
     cells: Any = alt.Chart({"values": tidy(frame)}, width=width, height=height).mark_rect(clip=True)
     drawn: alt.Chart = cells.transform_calculate(
         left="datum.layer - 0.5", right="datum.layer + 0.5", below="datum.expert - 0.5", above="datum.expert + 0.5"
     ).encode(
         x=layer_axis(layers, width, field="left", edge=0.5),
-        x2="right:Q",
+        x2=alt.X2("right:Q"),
         y=expert_axis(experts, height),
-        y2="above:Q",
+        y2=alt.Y2("above:Q"),
         color=alt.Color(
             f"{value}:Q",
-            scale=alt.Scale(domain=[-bound, -bound / 2, 0, bound / 2, bound], range=list(DIVERGING), clamp=True),
+            scale={"domain": [-bound, -bound / 2, 0, bound / 2, bound], "range": list(DIVERGING), "clamp": True},
             legend=legend,
         ),
         tooltip=[alt.Tooltip("layer:Q"), alt.Tooltip("expert:Q"), *tooltip],
@@ -134,8 +134,8 @@ def expert_axis(experts: Sequence[int], height: float) -> alt.Y:
     first, last = min(experts), max(experts)
     return alt.Y(
         "below:Q",
-        scale=alt.Scale(domain=[first - 0.5, last + 0.5], nice=False, zero=False),
-        axis=alt.Axis(title="expert", values=integer_ticks(first, last, height / 21), format="d", grid=False),
+        scale={"domain": [first - 0.5, last + 0.5], "nice": False, "zero": False},
+        axis={"title": "expert", "values": integer_ticks(first, last, height / 21), "format": "d", "grid": False},
     )
 
 
