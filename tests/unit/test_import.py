@@ -12,7 +12,7 @@ import pytest
 import moefps
 
 pytestmark = pytest.mark.alone
-HEAVY = ("torch", "polars", "rich", "click", "scipy", "sklearn", "altair", "pandas")
+HEAVY = ("torch", "polars", "rich", "click", "scipy", "sklearn", "altair", "jinja2", "pandas")
 PUBLIC = [
     "ExpertFocus",
     "FarthestPointSampler",
@@ -25,12 +25,15 @@ PUBLIC = [
     "expert_focus",
     "fps",
     "mean_distances",
+    "open_comparison",
+    "open_metrics",
     "routing_consistency",
     "routing_metrics",
     "select",
     "typicality",
     "wasserstein_cross",
     "wasserstein_matrix",
+    "write_report",
 ]
 ERRORS = ["ArgumentError", "DataError", "DtypeError", "DuplicateWarning", "FileError", "MoefpsError", "ShapeError"]
 
