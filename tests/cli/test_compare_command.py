@@ -37,7 +37,8 @@ def dumps(here):
 
 def test_a_folder_and_what_is_said_of_it(dumps, cli):
     command = ("compare", "agentic.dump", "assisted.dump", "--pairs", "pairs.json", "--resamples", "50", "-o", "out")
-    said = cli(*command, "--groups", "all,canonical").stdout
+    said = cli(*command, "--groups", "all,canonical", "--no-figures").stdout
+    assert "figure" not in said
     assert "out: 4 tasks, 56 tokens compared, 2 layers" in said
     assert "mean TV is largest in layer" in said
     assert {path.stem for path in Path("out/tables").iterdir()} == TABLES
@@ -49,8 +50,25 @@ def test_a_folder_and_what_is_said_of_it(dumps, cli):
     assert summary["count_canonical"] == 32
     assert Path("out/findings.md").read_text().startswith("# agentic against assisted")
     assert "exists already, pass --overwrite" in cli(*command, code=2).stderr
-    cli(*command, "--overwrite", "--format", "parquet")
+    cli(*command, "--overwrite", "--format", "parquet", "--no-figures")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["findings.md", "summary.json", "tables"]
     assert pl.read_parquet("out/tables/leakage_vs_distance.parquet").height == 10
+
+
+def test_figures_by_the_names_promised(dumps, cli):
+    command = ("compare", "agentic.dump", "assisted.dump", "--pairs", "pairs.json", "--resamples", "50", "-o", "out")
+    said = cli(*command, "--groups", "all,tool_response,canonical", "--svg").stdout
+    names = {
+        *("tv_curve", "tv_tool_vs_canonical", "usage_delta_heatmap", "A1_tv_curves", "B1_jaccard", "entropy_neff"),
+        *("margin", "js_curve", "leakage_vs_distance"),
+        *("tool_expert_leakage_layer00", "tool_expert_leakage_layer01"),
+    }
+    drawn = {path.name: path.read_bytes() for path in Path("out/figures").iterdir()}
+    assert set(drawn) == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert all(data.startswith(b"\x89PNG" if name.endswith(".png") else b"<svg") for name, data in drawn.items())
+    assert b"agentic against assisted" in drawn["tv_curve.svg"]
+    assert "  11 figures in out/figures\n" in said
+    assert "  without tv_tool_response_split: the tables were made without the group tool_response_docstring\n" in said
 
 
 def test_what_is_wrong_is_said_in_words_of_the_command(dumps, cli):
@@ -60,6 +78,7 @@ def test_what_is_wrong_is_said_in_words_of_the_command(dumps, cli):
         cli(*command, "--pairs", "pairs.json", "--groups", "x", code=2).stderr
     )
     assert "--by: 'segment' with pairs" in cli(*command, "--pairs", "pairs.json", "--by", "segment", code=2).stderr
+    assert "--svg and --no-figures exclude each other" in cli(*command, "--svg", "--no-figures", code=2).stderr
     assert not Path("out").exists()
 
 
@@ -74,7 +93,7 @@ def test_from_problems_to_findings(here, cli):
     for condition in ("agentic", "assisted"):
         cli("capture", "model", "--pairs", "tokens.json", "--condition", condition, "-o", f"{condition}.dump", "-q")
     options = ("--pairs", "tokens.json", "--resamples", "100", "-q")
-    cli("compare", "agentic.dump", "assisted.dump", *options, "-o", "out")
+    cli("compare", "agentic.dump", "assisted.dump", *options, "--no-figures", "-o", "out")
     metrics = pl.read_csv("out/tables/layer_metrics.csv")
     of_all = metrics.filter(pl.col("group") == "all")
     assert of_all["tv"].is_between(0, 1).all()
