@@ -8,6 +8,7 @@ import click
 
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import progress_options, threads_option
+from moefps.cli._outputs import output_option, overwrite_option, refuse_own_input
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     help="Resamples of tasks for the intervals, and random signs for p; 0 for none.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="n", help="Seed of the resamples.")
-@click.option("-o", "--output", required=True, metavar="OUT", help="The folder to write.")
+@output_option("OUT", "The folder to write.", required=True)
 @click.option(
     "--format",
     "file_format",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--svg", is_flag=True, help="Write the figures as SVG, too.")
 @click.option("--no-figures", is_flag=True, help="Tables alone, which need no moefps[report].")
-@click.option("--overwrite", is_flag=True, help="Replace such a folder where it exists.")
+@overwrite_option("Replace such a folder where it exists.")
 @threads_option
 @progress_options
 def compare(
@@ -80,6 +81,7 @@ def compare(
     if svg and no_figures:
         raise click.UsageError("--svg and --no-figures exclude each other")
     with in_words_of_the_command(None, groups="--groups", pairs="--pairs", output=output):
+        refuse_own_input(output, [a, b] if pairs is None else [a, b, pairs])
         _check(output, overwrite=overwrite, figures=not no_figures)
         from moefps.comparison import compare as compare_dumps
 
