@@ -12,7 +12,7 @@ from moefps.errors import ArgumentError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["load_model", "load_tokenizer"]
+__all__ = ["first_sentence", "load_model", "load_tokenizer"]
 
 _DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -124,4 +124,16 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return "it brings code of its own; pass trust_remote_code=True (--trust-remote-code) if you trust it"
-    return text[:300] or type(error).__name__
+    return first_sentence(error)
+
+
+def first_sentence(error: Exception) -> str:
+    """Say what another library's error says first: what follows is advice for programmers.
+
+    Examples
+    --------
+    >>> first_sentence(OSError("no such model. Check your connection."))
+    'no such model'
+    """
+    text = " ".join(str(error).split())
+    return text.partition(". ")[0][:300].rstrip(".") or type(error).__name__

@@ -15,6 +15,7 @@ from torch import nn
 
 from moefps.errors import ArgumentError, FileError
 from moefps.io.files import read_bytes
+from moefps.recording.loading import first_sentence
 
 __all__ = ["Shell", "open_shell"]
 
@@ -127,7 +128,9 @@ def _read_config(given: str | os.PathLike[str]) -> tuple[Any, str]:
         try:
             return CONFIG_MAPPING[name](), f"{name} (default configuration of transformers)"
         except _BROKEN as error:
-            raise ArgumentError(f"{name}: transformers has no default configuration: {_reason(error)}") from error
+            raise ArgumentError(
+                f"{name}: transformers has no default configuration: {first_sentence(error)}"
+            ) from error
     fields = _read_json(path)
     family = fields.pop("model_type", None)
     if family not in CONFIG_MAPPING:
@@ -138,7 +141,7 @@ def _read_config(given: str | os.PathLike[str]) -> tuple[Any, str]:
     try:
         return CONFIG_MAPPING[family].from_dict(fields), name
     except _BROKEN as error:
-        raise ArgumentError(f"{path}: no configuration of {family}: {_reason(error)}") from error
+        raise ArgumentError(f"{path}: no configuration of {family}: {first_sentence(error)}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def _build(config: Any, source: str, model_class: Any = None) -> nn.Module:
         with torch.device("meta"):
             built: nn.Module = chosen._from_config(config, dtype=torch.bfloat16)  # noqa: SLF001 (what all auto classes call)
     except _BROKEN as error:
-        raise ArgumentError(f"{source}: transformers cannot build it: {_reason(error)}") from error
+        raise ArgumentError(f"{source}: transformers cannot build it: {first_sentence(error)}") from error
     return built
 
 
@@ -200,8 +203,3 @@ def _takes(found: Any, config_class: type) -> bool:
     if not is_model or found.__name__.endswith("PreTrainedModel"):
         return False
     return getattr(found, "config_class", None) is config_class
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:300] or type(error).__name__
