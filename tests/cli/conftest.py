@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,35 @@ def cli():
         return result
 
     return run
+
+
+@pytest.fixture
+def refuses(cli):
+    """The command fails with one line that matches, prints nothing else, and leaves the folder as it was."""
+
+    def run(words, *arguments):
+        before = contents()
+        result = cli(*arguments, code=2)
+        line = one_error_line(result.stderr)
+        assert re.search(words, line), line
+        assert result.stdout == ""
+        assert contents() == before
+
+    return run
+
+
+def contents():
+    """What is in the current folder, and how large it is."""
+    return sorted((str(path), path.stat().st_size) for path in Path().rglob("*"))
+
+
+def one_error_line(stderr):
+    """The one line in which an error is told; a second one may say where to read more."""
+    lines = [line for line in stderr.splitlines() if not line.startswith("try: ")]
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("error: ")
+    assert not lines[0].endswith(".")
+    return lines[0]
 
 
 def command_line(*arguments):

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.conftest import contents, one_error_line
+
 DISTANCE = ("distance", "X.npy", "-o", "out/D.npy")
 SELECT = ("select", "X.npy", "-m", "4", "-o", "out/sel.csv")
 FPS = ("select", "--distances", "D.npy", "-m", "2", "-o", "out/sel.csv")
@@ -131,18 +133,6 @@ OUTPUTS = {
 }
 
 CASES = {**FILES, **VALUES, **CHOICES, **MATRICES, **OUTPUTS}
-
-
-def contents():
-    return sorted((str(path), path.stat().st_size) for path in Path().rglob("*"))
-
-
-def one_error_line(stderr):
-    lines = [line for line in stderr.splitlines() if not line.startswith("try: ")]
-    assert len(lines) == 1, stderr
-    assert lines[0].startswith("error: ")
-    assert not lines[0].endswith(".")
-    return lines[0]
 
 
 @pytest.mark.usefixtures("here")
