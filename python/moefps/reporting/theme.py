@@ -29,6 +29,8 @@ WIDTH, HEIGHT = 620, 360
 # The palette of Okabe and Ito (2008, "Color Universal Design"); its yellow is too pale for lines on white.
 _BLACK, _ORANGE, _SKY, _GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 _BLUE, _VERMILLION, _PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+_VIOLET = "#5D3A9B"
+"""For what is rarely compared: dark where its neighbours are light."""
 
 DIVERGING = ("#00497A", "#5B9FCB", "#F7F7F7", "#E8925A", "#8F3A00")
 """From less to more, the middle in the middle: blue to vermillion."""
@@ -54,12 +56,12 @@ PAIR_STYLES = {
     "all": Style(_BLACK, _SOLID, "circle"),
     "canonical": Style(_BLUE, _SOLID, "square"),
     "canonical_non_ws": Style(_SKY, [7, 3], "diamond"),
-    "tool_schema": Style(GREY, [2, 2], "triangle-right"),
-    "tool_call": Style(GREY, [9, 3, 2, 3], "triangle-left"),
+    "tool_schema": Style(_VIOLET, [2, 2], "triangle-right"),
+    "tool_call": Style(_VIOLET, [9, 3, 2, 3], "triangle-left"),
     "tool_response": Style(_VERMILLION, _SOLID, "triangle-up"),
     "tool_response_docstring": Style(_ORANGE, [7, 3], "triangle-down"),
     "tool_response_non_docstring": Style(_PURPLE, [2, 2], "cross"),
-    "user_prompt": Style(_GREEN, [9, 3, 2, 3], "square"),
+    "user_prompt": Style(_GREEN, [9, 3, 2, 3], _STAR),
 }
 """The groups of pairs keep their looks in every chart."""
 

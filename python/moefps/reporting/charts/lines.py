@@ -298,13 +298,13 @@ def rule_at(value: float) -> alt.Chart:
 
 def _looks(key: Key, *, legend: bool) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
     """Tell lines apart by colour, dash and symbol, with one legend for all three."""
-    # The legend shows the symbols; with the dashes too, their outlines would be dashed.
+    # The legend shows the symbols filled: an outline would be dashed as the line is.
     about: Any = (
         {"title": key.title, "symbolOpacity": 1, "symbolStrokeWidth": 0, "symbolDash": [1, 0]} if legend else None
     )
     colors, dashes, shapes = zip(*((of.color, of.dash or [1, 0], of.shape) for of in key.styles), strict=True)
     return (
         alt.Color("label:N", scale={"domain": key.labels, "range": list(colors)}, legend=about),
-        alt.StrokeDash("label:N", scale={"domain": key.labels, "range": list(dashes)}, legend=None),
+        alt.StrokeDash("label:N", scale={"domain": key.labels, "range": list(dashes)}, legend=about),
         alt.Shape("label:N", scale={"domain": key.labels, "range": list(shapes)}, legend=about),
     )

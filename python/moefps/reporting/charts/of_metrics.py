@@ -228,7 +228,9 @@ def draw_unused(metrics: RoutingMetrics) -> Figure | None:
     wide = wide.with_columns(underused_experts=pl.col("underused_experts") - pl.col("dead_experts"))
     lists = frame.filter(pl.col("metric") == "underused_experts").select(*outer, experts=pl.col("text").fill_null(""))
     long = wide.unpivot(on=list(words), index=outer, variable_name="metric", value_name="number")
-    long = long.join(lists, on=outer, how="left").with_columns(kind=pl.col("metric").replace(words))
+    long = long.join(lists, on=outer, how="left").with_columns(
+        kind=pl.col("metric").replace(words), place=pl.col("metric").eq("underused_experts").cast(pl.Int64)
+    )
     layers = _layers(metrics.layers)
     kinds = [word for word in words.values() if long.filter(pl.col("kind") == word)["number"].sum()]
     chart = _bars(long, layers, kinds, (300, 150) if groups is not None else (640, 260))
@@ -262,7 +264,7 @@ def _bars(long: pl.DataFrame, layers: Sequence[int], kinds: list[str], size: tup
             scale={"domain": kinds, "range": [_KINDS[kind] for kind in kinds]},
             legend={"title": None},
         ),
-        order=alt.Order("metric:N"),
+        order=alt.Order("place:Q"),
         tooltip=[
             alt.Tooltip("layer:Q"),
             alt.Tooltip("kind:N", title="experts"),
