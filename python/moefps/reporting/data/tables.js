@@ -3,9 +3,20 @@
 (() => {
   const SHOWN_FIRST = 50;
   const LONG = 100;
+  const SHOWN_MORE = 10000;
   const LONGEST_WORD = 40;
   const TRUTH = new Map([[true, "yes"], [false, "no"]]);
   const byName = new Intl.Collator("en", { numeric: true });
+
+  // Formatters are slow to make and quick to use: one for each number of decimals.
+  const formats = new Map();
+  const grouped = (value, least, most) => {
+    if (!formats.has(most)) {
+      const digits = { minimumFractionDigits: least, maximumFractionDigits: most };
+      formats.set(most, new Intl.NumberFormat("en", digits));
+    }
+    return formats.get(most).format(value);
+  };
 
   const readJson = (element) => JSON.parse(element.textContent);
 
@@ -20,7 +31,7 @@
     if (column.kind === "truth") return TRUTH.get(value);
     if (column.kind === "text") return value;
     if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-    if (column.kind === "integer") return withMinus(value.toLocaleString("en"));
+    if (column.kind === "integer") return withMinus(grouped(value, 0, 0));
     return withMinus(numeral(value, column.decimals));
   };
 
@@ -29,11 +40,11 @@
     const size = Math.abs(value);
     if (decimals === null) {
       if (size === 0) return "0";
-      if (size >= 1000) return value.toLocaleString("en", { maximumFractionDigits: 0 });
+      if (size >= 1000) return grouped(value, 0, 0);
       if (size < 0.0001) return value.toExponential(1);
       return size >= 1 ? value.toPrecision(4) : value.toFixed(4);
     }
-    const fixed = value.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+    const fixed = grouped(value, decimals, decimals);
     return size > 0 && !/[1-9]/.test(fixed) ? value.toExponential(1) : fixed;
   };
 
@@ -58,15 +69,22 @@
     const everyRow = Array.from({ length: nRows }, (_, row) => row);
     let order = everyRow;
     let sorted = null;
-    let isWhole = nRows <= LONG;
+    let most = nRows <= LONG ? nRows : SHOWN_FIRST;
 
     const cell = (column, row) => {
       const value = values[column.name][row];
       const place = document.createElement("td");
       place.className = column.kind;
       const text = written(value, column);
-      place.textContent = text;
-      if (column.kind === "text" && text.length <= LONGEST_WORD) place.classList.add("word");
+      if (column.kind === "text" && text.length > LONGEST_WORD) {
+        const passage = document.createElement("div");
+        passage.className = "passage";
+        passage.textContent = text;
+        place.append(passage);
+      } else {
+        place.textContent = text;
+        if (column.kind === "text") place.classList.add("word");
+      }
       if (column.kind === "number" && value !== null) place.title = String(value);
       if (column.kind === "truth" && column.name === "met" && value === false) place.classList.add("missed");
       const lo = column.lo ? values[column.lo][row] : null;
@@ -91,13 +109,14 @@
     };
 
     const show = () => {
-      const shown = isWhole ? order : order.slice(0, SHOWN_FIRST);
+      const shown = order.slice(0, most);
       const part = document.createDocumentFragment();
       for (const row of shown) part.append(rowElement(row));
       body.replaceChildren(part);
       showAll.hidden = shown.length === order.length;
-      showAll.textContent = `Show all ${order.length.toLocaleString("en")} rows`;
-      const count = (number) => number.toLocaleString("en");
+      const count = (number) => grouped(number, 0, 0);
+      const isLast = order.length <= most + SHOWN_MORE;
+      showAll.textContent = isLast ? `Show all ${count(order.length)} rows` : `Show ${count(SHOWN_MORE)} more rows`;
       const words = [];
       if (shown.length < order.length) words.push(`first ${count(shown.length)} of`);
       words.push(`${count(order.length)} ${order.length === 1 ? "row" : "rows"}`);
@@ -158,7 +177,7 @@
     filter.addEventListener("input", arrange);
     section.querySelector("button.save").addEventListener("click", save);
     showAll.addEventListener("click", () => {
-      isWhole = true;
+      most += SHOWN_MORE;
       show();
     });
     show();
