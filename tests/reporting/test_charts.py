@@ -118,7 +118,7 @@ def test_curves_show_the_table_of_layers(study, figures, name):
 
 @pytest.mark.parametrize(("name", "measure"), [("entropy_neff", "neff"), ("margin", "margin")])
 def test_levels_show_both_conditions_and_their_difference(study, figures, name, measure):
-    rows = rows_with(figures[name], "label", "layer", "value")
+    rows = [{"label": row.get("condition"), **row} for row in rows_with(figures[name], "layer", "value")]
     of_all = study.layer_metrics.filter(pl.col("group") == "all")
     for side, label in (("a", "agentic"), ("b", "assisted")):
         wanted = of_all[f"{measure}_{side}"].to_list()

@@ -64,8 +64,8 @@ def draw_levels(name: str, study: Study) -> Figure:
 def _both(study: Study, levels: Sequence[Level], group: str) -> alt.HConcatChart:
     """Draw the two conditions of a group."""
     of_group = study.metrics.filter(pl.col("group") == group)
-    key = Key("condition", list(study.names), list(SIDES))
-    picked = legend_selection("picked_condition")
+    key = Key("condition", list(study.names), list(SIDES), field="condition")
+    picked = legend_selection("picked_condition", key.field)
     panels: list[alt.LayerChart] = []
     for level in levels:
         parts = []

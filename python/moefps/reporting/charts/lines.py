@@ -42,11 +42,14 @@ class Key(NamedTuple):
         The lines, in order.
     styles : list of Style
         Their looks.
+    field : str
+        What the data calls them. Two legends of one figure need two: a click on one would dim the lines of both.
     """
 
     title: str
     labels: list[str]
     styles: list[Style]
+    field: str = "label"
 
 
 def tidy(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
@@ -179,9 +182,9 @@ def span(
     return ends[0], ends[1]
 
 
-def legend_selection(name: str = "picked") -> alt.Parameter:
+def legend_selection(name: str = "picked", field: str = "label") -> alt.Parameter:
     """Make what a click on a line of the legend sets; one that altair names itself is never called the same twice."""
-    return alt.selection_point(name, fields=["label"], bind="legend")
+    return alt.selection_point(name, fields=[field], bind="legend")
 
 
 def curves(
@@ -234,9 +237,9 @@ def curves(
     # The more bands, the fainter each, or they hide one another.
     faint = 0.22 if len(key.labels) < 4 else 0.14 if len(key.labels) < 8 else 0.1
     color, dash, shape = _looks(key, legend=legend)
-    picked = picked or legend_selection()
+    picked = picked or legend_selection(field=key.field)
     bright: Any = alt.when(picked)
-    base = alt.Chart({"values": tidy(rows)}, width=width, height=height).encode(
+    base = alt.Chart({"values": tidy(rows.rename({"label": key.field}))}, width=width, height=height).encode(
         x=layer_axis(layers, width), color=color
     )
     axis = alt.Y(
@@ -246,7 +249,7 @@ def curves(
     )
     low = alt.Y("lo:Q", title=y, scale={"domain": list(ends), "nice": False, "zero": False})
     tooltip = [
-        alt.Tooltip("label:N", title=key.title),
+        alt.Tooltip(f"{key.field}:N", title=key.title),
         alt.Tooltip("layer:Q"),
         alt.Tooltip("value:Q", title=value, format=".4g"),
         alt.Tooltip("range:N", title=interval),
@@ -304,7 +307,7 @@ def _looks(key: Key, *, legend: bool) -> tuple[alt.Color, alt.StrokeDash, alt.Sh
     )
     colors, dashes, shapes = zip(*((of.color, of.dash or [1, 0], of.shape) for of in key.styles), strict=True)
     return (
-        alt.Color("label:N", scale={"domain": key.labels, "range": list(colors)}, legend=about),
-        alt.StrokeDash("label:N", scale={"domain": key.labels, "range": list(dashes)}, legend=about),
-        alt.Shape("label:N", scale={"domain": key.labels, "range": list(shapes)}, legend=about),
+        alt.Color(f"{key.field}:N", scale={"domain": key.labels, "range": list(colors)}, legend=about),
+        alt.StrokeDash(f"{key.field}:N", scale={"domain": key.labels, "range": list(dashes)}, legend=about),
+        alt.Shape(f"{key.field}:N", scale={"domain": key.labels, "range": list(shapes)}, legend=about),
     )
