@@ -23,7 +23,12 @@ COPIED_FOLDERS = ("tests", "docs")
 CAPTURE_TESTS = "tests/recording"
 # Whose examples need it.
 CAPTURE_MODULES = ("recording", "compat", "metrics/cost.py", "metrics/training.py")
-KERNEL_TESTS = ("tests/unit", "tests/parity", "tests/property", "--ignore-glob=*/test_io_*")
+# What needs polars, which reads and writes tables, dumps and metrics.
+POLARS_TESTS = ("io", "dump", "paths", "texts", "traces", "spectra", "metrics_page", "benches", "import")
+KERNEL_TESTS = (
+    *("tests/unit", "tests/parity", "tests/property"),
+    *(f"--ignore-glob=*/test_{subject}*" for subject in POLARS_TESTS),
+)
 # As in the Makefile: tests beside each other, and then those that measure.
 TURNS = (("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "-m", "not alone"), ("-m", "alone"))
 WHERE = "import moefps, pathlib; print(pathlib.Path(moefps.__file__).resolve())"

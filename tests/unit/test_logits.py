@@ -237,6 +237,7 @@ def test_a_few_layers_of_a_mapped_trace(tmp_path):
 @pytest.mark.parametrize("scoring", ["softmax", "sigmoid", "sqrt_softplus"])
 def test_real_logits(scoring):
     """A captured model's: all sums by the plain reference, mean probabilities as fingerprints have them."""
+    pytest.importorskip("polars")
     dump = moefps.open_dump(DEMO)
     ids, logits = np.asarray(dump.expert_ids), np.asarray(dump.stored("router_logits"))
     found = check(ids, logits, scoring, dump.n_experts)
