@@ -18,7 +18,7 @@ from moefps.errors import MissingExtraError
 from moefps.reporting import figures as module
 from moefps.reporting.charts.curves import draw_curves
 from moefps.reporting.charts.study import Study
-from moefps.reporting.drawing import draw_png, draw_svg
+from moefps.reporting.drawing import draw_png, draw_svg, vegalite_version
 from moefps.reporting.figures import check_extra, comparison_charts, draw_figures, metric_charts, selection_charts
 from reporting.studies import compare_rows
 
@@ -175,3 +175,10 @@ def test_the_error_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "vl_convert" else object())
     with pytest.raises(MissingExtraError, match=r"^figures need vl-convert: pip install 'moefps\[report\]'$"):
         check_extra()
+
+
+def test_versions_that_do_not_fit_are_one_line():
+    with pytest.raises(
+        MissingExtraError, match=r"^figures: altair writes Vega-Lite 7.0, vl-convert draws 5.8, 6.4: pip"
+    ):
+        vegalite_version("v7.0.0", ["5.8", "6.4"])

@@ -6,10 +6,12 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from moefps.errors import MissingExtraError
 
-__all__ = ["SCALE", "draw_png", "draw_svg"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["SCALE", "draw_png", "draw_svg", "vegalite_version"]
 
 SCALE = 2.0
 """Pixels of an image for one of a chart."""
@@ -27,10 +29,41 @@ def draw_svg(spec: dict[str, Any]) -> str:
     import altair as alt
     import vl_convert
 
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    version = vegalite_version(alt.SCHEMA_VERSION, vl_convert.get_vegalite_versions())
     # The data is inline; no address is allowed, so that nothing can ever be asked of a network.
     drawn: str = vl_convert.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
     return drawn
+
+
+def vegalite_version(written: str, known: Sequence[str]) -> str:
+    """Choose the version of Vega-Lite that draws what altair writes.
+
+    Parameters
+    ----------
+    written : str
+        Altair's, such as ``v6.4.1``.
+    known : sequence of str
+        What vl-convert has, such as ``6.4``.
+
+    Raises
+    ------
+    MissingExtraError
+        None of the same major version is there.
+
+    Examples
+    --------
+    >>> vegalite_version("v6.4.1", ["5.21", "6.1", "6.4"]), vegalite_version("v6.5.0", ["5.21", "6.1", "6.4"])
+    ('6.4', '6.4')
+    """
+    major, minor = written.removeprefix("v").split(".")[:2]
+    same = [version for version in known if version.split(".")[0] == major]
+    if not same:
+        raise MissingExtraError(
+            f"figures: altair writes Vega-Lite {major}.{minor}, vl-convert draws {', '.join(known)}: "
+            "pip install --upgrade 'moefps[report]'"
+        )
+    exact = f"{major}.{minor}"
+    return exact if exact in same else max(same, key=lambda version: int(version.split(".")[1]))
 
 
 def draw_png(svg: str) -> bytes:
