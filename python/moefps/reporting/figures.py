@@ -108,6 +108,18 @@ def draw_figures(found: Comparison, *, svg: bool = False, progress: Progress = F
     ------
     MissingExtraError
         altair or vl-convert is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> import moefps
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> base, tuned = (
+    ...     moefps.write_dump(folder / name, expert_ids=ids, offsets=[0, 1, 2], n_experts=4)
+    ...     for name, ids in {"base": [[[0, 1]], [[2, 3]]], "tuned": [[[0, 1]], [[2, 0]]]}.items()
+    ... )
+    >>> list(draw_figures(moefps.compare(base, tuned)))
+    ['usage_delta_heatmap.png', 'B1_jaccard.png']
     """
     check_extra()
     from moefps.reporting.drawing import draw_png, draw_svg
@@ -145,6 +157,14 @@ def metric_charts(metrics: RoutingMetrics) -> dict[str, Figure]:
     ------
     MissingExtraError
         altair is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import moefps
+    >>> load = np.array([[[0.5, 0.4, 0.1], [1.0, 0.0, 0.0]]])
+    >>> list(metric_charts(moefps.routing_metrics(load)))
+    ['expert_load', 'metrics_over_layers', 'unused_experts']
     """
     check_extra()
     from moefps.reporting.charts.of_metrics import draw_load, draw_over_layers, draw_unused
@@ -170,6 +190,13 @@ def selection_charts(picks: pl.DataFrame) -> dict[str, Figure]:
     ------
     MissingExtraError
         altair is not installed.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> picks = pl.DataFrame({"rank": [1, 2], "index": [7, 3], "radius": [2.0, 1.0], "cluster_size": [6, 4]})
+    >>> list(selection_charts(picks))
+    ['covering_radius', 'cluster_sizes']
     """
     check_extra()
     from moefps.reporting.charts.of_selection import draw_clusters, draw_labels, draw_radius

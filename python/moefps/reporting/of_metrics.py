@@ -124,4 +124,4 @@ def _tables(found: RoutingMetrics) -> list[PageTable]:
         tables.append(table("domains", "What each group makes of each expert", "", found.domains))
     tables.append(table("details", "What was counted in each layer", "", found.details))
     tables.append(table("definitions", "What the metrics are", "", definitions))
-    return [one for one in tables if one.frame.height]
+    return tables

@@ -50,6 +50,7 @@ def render_page(content: Content, *, title: str | None = None) -> bytes:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    filled = [table for table in content.tables if table.frame.height]
     scripts = [_vega_bundle()] if content.figures else []
     scripts += [_read(name) for name in _SCRIPTS]
     html = environment.from_string(_read("page.html")).render(
@@ -60,8 +61,9 @@ def render_page(content: Content, *, title: str | None = None) -> bytes:
             {"figure": figure, "id": f"chart-{place}", "spec": _island(_spec(figure))}
             for place, figure in enumerate(content.figures.values(), 1)
         ],
-        tables=_tables(content.tables),
-        values={name: _island(table_values(frame)) for name, frame in _frames(content.tables).items()},
+        tables=_tables(filled),
+        empty=[table.title for table in content.tables if not table.frame.height],
+        values={name: _island(table_values(frame)) for name, frame in _frames(filled).items()},
         most_rows=MOST_ROWS,
         style=Markup(_read("page.css")),  # noqa: S704 (ours)
         scripts=[Markup(script) for script in scripts],  # noqa: S704 (ours, and vega's)

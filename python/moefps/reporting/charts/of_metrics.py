@@ -196,9 +196,9 @@ def _panel(
 
 def _heading(text: str, below: str = "") -> alt.TitleParams:
     """Head a panel."""
-    lines = textwrap.wrap(below, 40) or alt.Undefined
+    lines = textwrap.wrap(below, 38) or alt.Undefined
     return alt.TitleParams(
-        text=text, subtitle=lines, fontSize=14, subtitleFontSize=12, anchor="start", offset=6, subtitlePadding=3
+        text=text, subtitle=lines, fontSize=14, subtitleFontSize=13, anchor="start", offset=6, subtitlePadding=3
     )
 
 
