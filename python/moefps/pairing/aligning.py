@@ -77,7 +77,7 @@ def align_pairs(
         the assistant's turn with thoughts, so that solutions stand in those.
     """
     if output is not None:
-        check_destination(output, overwrite=overwrite)
+        check_destination(output, overwrite=overwrite, argument="output")
     found, name = read_pairs(pairs)
     tokenizer = load_tokenizer(tokenizer)
     pad_id = check_tokenizer(tokenizer)

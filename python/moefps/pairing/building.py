@@ -119,7 +119,7 @@ def build_pairs(
         both = "both" if template else "neither"
         raise ArgumentError(f"trajectories and template: got {both}; accepted: one of them")
     if output is not None:
-        check_destination(output, overwrite=overwrite)
+        check_destination(output, overwrite=overwrite, argument="output")
     found, left_out = read_problems(problems)
     by_task, unused = _trajectories(found, trajectories, left_out)
     pairs = tuple(build_pair(problem, by_task[problem.task_id]) for problem in found if problem.task_id in by_task)

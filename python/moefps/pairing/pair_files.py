@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moefps.errors import DataError, FileError
+from moefps.errors import ArgumentError, DataError, FileError
 from moefps.io.pair_tokens import CONDITIONS
 from moefps.io.strict_json import show
 from moefps.pairing.problems import is_unicode, name_of_task, read_lines
@@ -97,6 +97,8 @@ def read_pairs(pairs: PathLike | Iterable[Pair | Mapping[str, Any]]) -> tuple[li
 
     Raises
     ------
+    ArgumentError
+        It is neither a path nor pairs.
     FileError
         The file is missing, empty, or a line is not JSON.
     DataError
@@ -106,6 +108,8 @@ def read_pairs(pairs: PathLike | Iterable[Pair | Mapping[str, Any]]) -> tuple[li
         name = os.fspath(pairs)
         rows = list(_parsed_lines(name))
     else:
+        if not isinstance(pairs, Iterable):
+            raise ArgumentError(f"pairs: got a {type(pairs).__name__}; accepted: a file, or pairs")
         name, rows = "pairs", [(f"entry {i}", row) for i, row in enumerate(pairs)]
     found: list[Pair] = []
     seen: set[str] = set()

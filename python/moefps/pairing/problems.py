@@ -8,10 +8,10 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moefps.errors import DataError, FileError
+from moefps.errors import ArgumentError, DataError, FileError
+from moefps.io.files import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,8 @@ def read_problems(
 
     Raises
     ------
+    ArgumentError
+        It is neither a path nor rows.
     FileError
         The file is missing, empty, not utf-8, or a line is not JSON.
     DataError
@@ -77,6 +79,8 @@ def read_problems(
         name = os.fspath(problems)
         rows = [(f"line {number:,}", row) for number, row in _json_lines(name)]
     else:
+        if not isinstance(problems, Iterable):
+            raise ArgumentError(f"problems: got a {type(problems).__name__}; accepted: a file, or rows")
         name, rows = "problems", [(f"entry {i}", row) for i, row in enumerate(problems)]
     found: list[Problem] = []
     left_out: dict[str, str] = {}
@@ -135,16 +139,12 @@ def read_lines(name: str) -> str:
     FileError
         The file is missing, empty, damaged or not utf-8.
     """
-    try:
-        data = Path(name).read_bytes()
-        if data.startswith(_GZIP):
+    data = read_bytes(name)
+    if data.startswith(_GZIP):
+        try:
             data = gzip.decompress(data)
-    except IsADirectoryError as error:
-        raise FileError(f"{name}: is a folder, expected a file") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileError(f"{name}: is damaged: gzip cannot unpack it") from error
-    except OSError as error:
-        raise FileError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise FileError(f"{name}: is damaged: gzip cannot unpack it") from error
     if not data.strip():
         raise FileError(f"{name}: the file is empty")
     try:
