@@ -138,7 +138,7 @@ def _report(summary: Mapping[str, Any], output: str) -> None:
         click.echo(f"  no token to compare in {', '.join(nothing)}")
     for label, names in summary["left_out"].items():
         if names:
-            click.echo(f"  left out of {label.upper()}, as the other has no such task: {', '.join(names)}")
+            click.echo(f"  left out of {label.upper()}, as they are not in all that was given: {', '.join(names)}")
     click.echo(f"  {output}/findings.md says it in words")
 
 
