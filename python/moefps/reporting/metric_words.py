@@ -155,12 +155,13 @@ def _load_of_groups(found: RoutingMetrics) -> Iterator[str | list[str]]:
             continue
         ordered = rows.sort("mean", maintain_order=True).to_dicts()
         ends = [
-            f"{spanned(row['mean'], row['lo'], row['hi'], level=_level(found))} ({row['group']})"
+            f"{row['group']} with {spanned(row['mean'], row['lo'], row['hi'], level=_level(found))}"
             for row in (ordered[0], ordered[-1])
         ]
-        points.append(f"{metric} ({words}): from {ends[0]} to {ends[1]}")
+        points.append(f"{metric} ({words}): least for {ends[0]}, most for {ends[1]}")
     if points:
-        yield f"Means over layers, by {found.about.get('by', 'group')}; groups with fewer tokens look less even:"
+        by = found.about.get("by", "group")
+        yield f"Means over layers, by {by}; chance makes groups of few tokens look less even:"
         yield points
 
 

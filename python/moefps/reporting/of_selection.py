@@ -71,8 +71,8 @@ def _words(picks: pl.DataFrame, n_samples: int) -> Iterator[str | list[str]]:
         rare = int((picks["typicality"] < _RARE).sum())
         common = int((picks["typicality"] >= _COMMON).sum())
         yield (
-            f"{counted(rare, 'pick')} of the rarest tenth of all samples, {common} of the commonest quarter: the rare "
-            "are many by design, as what is far from all others is picked early."
+            f"Among the picks, {rare} of the rarest tenth of all samples and {common} of the commonest quarter; random "
+            f"picks would have about {short(picks.height / 10)} and {short(picks.height / 4)}."
         )
     if "label" in picks.columns:
         labels = picks["label"].drop_nulls().cast(pl.String, strict=False).unique(maintain_order=True).to_list()
