@@ -10,13 +10,14 @@ from moefps.cli._findings import emit_rows, print_findings
 from moefps.cli._progress import progress_on_stderr
 from moefps.cli._render import count, emit_record
 from moefps.errors import DataError
+from moefps.reporting.content import number_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from moefps.io import Dump, Finding
 
-__all__ = ["bytes_on_disk", "conversion_record", "layers_in_words", "print_conversion", "report_dump"]
+__all__ = ["bytes_on_disk", "conversion_record", "print_conversion", "report_dump"]
 
 
 def report_dump(path: str, output_format: str, *, show_progress: bool | None, quiet: bool) -> None:
@@ -104,23 +105,6 @@ def print_conversion(record: Mapping[str, Any]) -> None:
         click.echo(f"  {note}")
 
 
-def layers_in_words(numbers: Iterable[int]) -> str:
-    """Shorten a list of numbers to ranges.
-
-    Examples
-    --------
-    >>> layers_in_words([1, 2, 3, 5, 7, 8])
-    '1-3, 5, 7-8'
-    """
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-
-
 def _facts(dump: Dump, path: str) -> dict[str, Any]:
     import numpy as np
 
@@ -143,7 +127,7 @@ def _facts(dump: Dump, path: str) -> dict[str, Any]:
         "signed_weights": any(layer.signed_weights for layer in dump.layers),
         "derived": _is_derived(dump),
         "fingerprint_kind": manifest.fingerprint_kind,
-        "hidden_layers": None if manifest.hidden_layers is None else layers_in_words(manifest.hidden_layers),
+        "hidden_layers": None if manifest.hidden_layers is None else number_ranges(manifest.hidden_layers),
         "sample_columns": ", ".join(dump.samples.columns),
         "token_columns": None if dump.tokens is None else ", ".join(dump.tokens.columns),
         **{f"model_{key}": model[key] for key in ("id", "revision", "type", "dtype") if model.get(key) is not None},
@@ -236,7 +220,7 @@ def _layers_sentence(dump: Dump, facts: Mapping[str, Any]) -> str:
     experts = count(widths[0], "expert") if len(widths) == 1 else f"{widths[0]:,} to {count(widths[-1], 'expert')}"
     words = f"{count(dump.n_layers, 'layer')} of {experts}, top-{dump.top_k}, scoring {facts['scoring']}"
     stacks = _united(layer.stack for layer in dump.layers if layer.stack is not None)
-    numbers = layers_in_words(layer.layer for layer in dump.layers)
+    numbers = number_ranges(layer.layer for layer in dump.layers)
     word = "layer" if len({layer.layer for layer in dump.layers}) == 1 else "layers"
     words += f"; the model's {word} {numbers}" + (f" of {stacks}" if stacks else "")
     if facts["passive_experts"]:

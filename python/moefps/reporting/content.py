@@ -135,7 +135,7 @@ def joined(words: Sequence[str], most: int = 8) -> str:
     return said if len(words) <= most else f"{said} and {len(words) - most:,} more"
 
 
-def number_ranges(numbers: Sequence[int]) -> str:
+def number_ranges(numbers: Iterable[int]) -> str:
     """Shorten ascending numbers to ranges.
 
     Examples

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from moefps._version import __version__
+from moefps.reporting.drawing import vegalite_version
 from moefps.reporting.tables import MOST_ROWS, column_settings, table_values
 
 if TYPE_CHECKING:
@@ -140,9 +141,8 @@ def _vega_bundle() -> str:
     import altair as alt
     import vl_convert
 
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    known = version in vl_convert.get_vegalite_versions()
-    bundle: str = vl_convert.javascript_bundle(_SNIPPET, version if known else None)
+    version = vegalite_version(alt.SCHEMA_VERSION, vl_convert.get_vegalite_versions())
+    bundle: str = vl_convert.javascript_bundle(_SNIPPET, version)
     # A browser counts these as the end of the element, or the beginning of another, even inside a string.
     return bundle.replace("\r\n", "\n").replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
