@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ DUMP = Path(__file__).resolve().parents[1] / "data" / "dumps" / "demo-moe"
 HOSTILE = '</script><img src=x onerror="document.title=1">'
 """A name that ends a script and an attribute, and brings an element that runs code, where it is not escaped."""
 MORE_HOSTILE = '"><svg/onload=alert(1)>, `[a](http://example.org) <!--<script> {{ 7 * 7 }}'
+ODD = "'&" if os.name == "nt" else "'\"<b>&"
+"""Letters of a file's name that HTML has uses for; not all systems allow them all."""
 # Before click 8.2 the two streams were mixed unless one said otherwise.
 _SEPARATE = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 

@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import moefps
-from reporting.pages import DUMP, HOSTILE, MORE_HOSTILE, compare_pairs, hostile_dump
+from reporting.pages import DUMP, HOSTILE, MORE_HOSTILE, ODD, compare_pairs, hostile_dump
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, which drives the browser")
 
@@ -83,7 +83,7 @@ def pages(tmp_path_factory, browser):
     usage = {name: rng.random(n) for name in ("u_a", "u_b", "delta_u", "delta_u_lo", "delta_u_hi")}
     place = {"layer": np.repeat(np.arange(48), 128), "expert": np.tile(np.arange(128), 48)}
     found = dataclasses.replace(found, expert_usage=pl.DataFrame({**place, **usage}))
-    base, tuned = (hostile_dump(folder, name) for name in ("base <b>", "tuned '\"&"))
+    base, tuned = (hostile_dump(folder, name) for name in (f"base {ODD}", f"tuned {ODD}"))
     sources = {
         "comparison": found,
         "dump": DUMP,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -19,7 +20,7 @@ from moefps.reporting.columns import column_meaning
 from moefps.reporting.metric_words import metric_sections
 from moefps.reporting.of_selection import selection_content
 from moefps.reporting.page import render_page
-from reporting.pages import DUMP, HOSTILE, MORE_HOSTILE, compare_pairs, hostile_dump, moefps_command
+from reporting.pages import DUMP, HOSTILE, MORE_HOSTILE, ODD, compare_pairs, hostile_dump, moefps_command
 from support import refused
 
 
@@ -180,8 +181,27 @@ def test_a_dump_and_a_selection_from_it(out):
     assert of_selection.values("picks")["cluster_size"] == selection.cluster_sizes.tolist()
 
 
+def test_models_are_named_where_the_dumps_know_them(found, out):
+    models = {"a": {"id": "Qwen/Qwen3", "dtype": "bfloat16"}, "b": {}}
+    known = {**found.summary, "models": models, "captured": {"a": "2026-11-22T10:00:00Z", "b": None}}
+    page = Page(moefps.write_report(dataclasses.replace(found, summary=known), out / "models.html"))
+    assert "model of A" in page.texts
+    assert "Qwen/Qwen3, bfloat16, captured 2026-11-22T10:00:00Z" in page.texts
+    assert "model of B" not in page.texts
+
+
+def test_a_dump_that_leaves_a_choice_to_make_sends_to_the_command_that_picks(tmp_path):
+    dump = moefps.write_dump(tmp_path / "dump", expert_ids=[[[0, 1]], [[-1, -1]]], offsets=[0, 1, 2], n_experts=4)
+    refused(
+        moefps.DumpError,
+        lambda: moefps.write_report(dump, tmp_path / "x.html", n_select=1),
+        "accepted: counts; pick with `moefps select`, and report the picks",
+    )
+    assert not (tmp_path / "x.html").exists()
+
+
 def test_names_from_data_stay_text(out, tmp_path):
-    base, tuned = (hostile_dump(tmp_path, f"{name} '\"&") for name in ("base", "tuned"))
+    base, tuned = (hostile_dump(tmp_path, f"{name} {ODD}") for name in ("base", "tuned"))
     comparison = moefps.compare(base, tuned, by="part", n_resamples=10)
     metrics = moefps.routing_metrics(base, by="part", targets="spectra")
     picks = tmp_path / "picks.json"

@@ -64,12 +64,23 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     groups = {name.removeprefix("count_"): n for name, n in summary.items() if name.startswith("count_")}
     yield "tokens by group", joined([f"{name} {number:,}" for name, number in groups.items()], 40)
     yield from _left_out(summary)
+    yield from _models(summary)
     for key in ("intervals", "seed"):
         if summary.get(key) is not None:
             yield key, str(summary[key])
     versions = summary.get("tool_versions") or {}
     if versions:
         yield "compared by", ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _models(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Say which models ran, and when, where the dumps say it."""
+    for label in ("a", "b"):
+        model = (summary.get("models") or {}).get(label) or {}
+        words = [str(model[key]) for key in ("id", "type", "dtype", "revision") if model.get(key)]
+        captured = (summary.get("captured") or {}).get(label)
+        if words or captured:
+            yield f"model of {label.upper()}", ", ".join([*words, *([f"captured {captured}"] if captured else [])])
 
 
 def _left_out(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moefps.comparison.reading import is_comparison, open_comparison
 from moefps.comparison.result import Comparison
-from moefps.errors import ArgumentError, FileError
+from moefps.errors import ArgumentError, DataError, DumpError, FileError
 from moefps.io import Dump, is_dump, open_dump
 from moefps.io.picks import pick_table, read_picks
 from moefps.io.table_reading import FORMATS
@@ -107,18 +107,28 @@ def _open(path: PathLike) -> Any:
 
 def _dump_content(dump: Dump, n_select: int | None, progress: Progress) -> Content:
     """Compute the metrics of a dump, and the picks where there are to be some."""
+    picked = None if n_select is None else _picked(dump, n_select, progress)
     level = _LEVEL if dump.n_samples > 1 else None
     metrics = routing_metrics(dump, targets="spectra", ci=level, progress=progress)
     content = metric_content(metrics).with_facts(_dump_facts(dump))
-    if n_select is None:
-        return content
-    fingerprints = dump.fingerprint_set(progress=progress)
+    return content if picked is None else content.joined_with(picked)
+
+
+def _picked(dump: Dump, n_select: int, progress: Progress) -> Content:
+    """Pick samples of a dump."""
+    try:
+        fingerprints = dump.fingerprint_set(progress=progress)
+    except (DataError, DumpError) as error:
+        # There is a choice to be made, which is for the command that picks.
+        raise type(error)(f"{error}; pick with `moefps select`, and report the picks that it writes") from error
     selection = select(fingerprints.array, n_select, progress=progress)
     commonness = typicality(fingerprints.array, progress=progress)
-    picks = pick_table(selection, commonness, rows=fingerprints.rows)
     how = "farthest point sampling from the medoid; sum over layers of the Wasserstein distance, ground index"
-    facts = [("fingerprints", f"of kind {fingerprints.kind}"), ("picked by", how)]
-    return content.joined_with(selection_content(picks, source=f"{dump.n_samples:,}", facts=facts))
+    return selection_content(
+        pick_table(selection, commonness, rows=fingerprints.rows),
+        source=f"{dump.n_samples:,}",
+        facts=[("fingerprints", f"of kind {fingerprints.kind}"), ("picked by", how)],
+    )
 
 
 def _dump_facts(dump: Dump) -> Iterator[tuple[str, str]]:
