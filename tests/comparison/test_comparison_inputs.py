@@ -240,7 +240,7 @@ def test_dumps_of_the_same_texts_are_joined_row_by_row(tmp_path):
     assert found.tool_expert_leakage_by_layer.height == 0
     reasons = found.tool_expert_leakage_summary["reason"].unique().to_list()
     assert reasons == ["there is no group tool_response_non_docstring"]
-    assert found.findings.startswith("# A against B")
+    assert found.findings.startswith("# a against b")
 
 
 def test_tables_of_choices_alone(tmp_path):

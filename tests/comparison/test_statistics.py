@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from moefps import ArgumentError
-from moefps.comparison import association, resampling, usage
+from moefps.comparison import association, correlating, jackknife, resampling, usage
 
 RNG = np.random.default_rng(5)
 
@@ -80,60 +81,119 @@ def test_divergences():
 def test_resamples_are_means_over_the_tasks_that_were_drawn():
     sums, counts = RNG.random((6, 2, 3)), RNG.integers(1, 5, size=(6, 2))
     taken = resampling.resample_tasks(6, 50, seed=3)
-    found = resampling.resampled_ratios(taken, sums, counts)
+    found = resampling.resampled_ratios(taken, sums, counts[..., None])
     for r, row in enumerate(taken.astype(int)):
         drawn = np.repeat(np.arange(6), row)
         expected = sums[drawn].sum(axis=0) / counts[drawn].sum(axis=0)[:, None]
-        np.testing.assert_allclose(found[r], expected, atol=1e-12)
+        np.testing.assert_allclose(found[..., r], expected, atol=1e-12)
     assert np.isnan(resampling.resampled_ratios(np.array([[1.0, 0.0]]), [0.0, 1.0], [0, 1])).all()
 
 
-def test_intervals_of_means_cover():
-    """Tasks of different sizes and means: 95 % intervals hold the truth in 95 % of repeats, about."""
-    rng = np.random.default_rng(8)
-    hits = 0
-    for repeat in range(300):
-        counts = rng.integers(5, 20, size=80)
-        means = rng.normal(1.0, 0.5, size=80)
-        taken = resampling.resample_tasks(80, 300, seed=repeat)
-        lo, hi = resampling.percentile_interval(resampling.resampled_ratios(taken, means * counts, counts))
-        hits += bool(lo <= 1.0 <= hi)
-    assert 0.90 < hits / 300 < 0.98
+def test_what_a_task_does_is_what_leaving_it_out_does():
+    sums, counts = RNG.random((6, 3)), RNG.integers(0, 5, size=(6, 3))
+    counts[0] += 1
+    counts[1] += 1
+    found = jackknife.ratio_influences(sums * (counts > 0), counts)
+    for task in range(6):
+        others = np.arange(6) != task
+        without = (sums * (counts > 0))[others].sum(axis=0) / counts[others].sum(axis=0)
+        n = (counts > 0).sum(axis=0)
+        whole = (sums * (counts > 0)).sum(axis=0) / counts.sum(axis=0)
+        np.testing.assert_allclose(found[task], (whole - without) * np.sqrt((n - 1) / n), atol=1e-12)
+    assert np.isnan(jackknife.ratio_influences([1.0, 0.0], [3, 0])).all()
+    quantiles = [jackknife.student_t(n) for n in (2, 3, 4, 11, 164)]
+    assert quantiles == pytest.approx(scipy.stats.t.ppf(0.975, [1, 2, 3, 10, 163]))
 
 
-def test_the_reflected_interval_of_a_divergence_covers_where_percentiles_do_not():
-    """Noise raises the divergence of two samples; reflecting it takes that off again."""
-    rng = np.random.default_rng(9)
-    u = usage.shares(rng.random(32) + 0.2)
-    v = usage.shares(u + 0.3 * rng.random(32))
-    truth = float(usage.js_divergence(u, v))
-    hits = {"basic": 0, "percentile": 0}
-    for repeat in range(200):
-        a, b = rng.multinomial(40, u, size=60), rng.multinomial(40, v, size=60)
-        taken = resampling.resample_tasks(60, 200, seed=repeat)
-        estimate = usage.js_divergence(usage.shares(a.sum(axis=0) * 1.0), usage.shares(b.sum(axis=0) * 1.0))
-        resampled = usage.js_divergence(usage.shares(taken @ a), usage.shares(taken @ b))
-        lo, hi = resampling.basic_interval(estimate, resampled, least=0.0)
-        hits["basic"] += bool(lo <= truth <= hi)
-        lo, hi = resampling.percentile_interval(resampled)
-        hits["percentile"] += bool(lo <= truth <= hi)
-    assert hits["basic"] / 200 > 0.85
-    assert hits["percentile"] < 0.8 * hits["basic"]
+def test_an_interval_is_as_wide_as_the_jackknife_says_and_as_skewed_as_the_resamples():
+    resampled = np.linspace(0, 3, 1001) ** 2
+    lo, hi = np.quantile(resampled, [0.025, 0.975])
+    narrow = resampling.percentile_interval(2.0, resampled, 0.1, 30)
+    assert narrow == pytest.approx((lo, hi))
+    wide = resampling.percentile_interval(2.0, resampled, 5.0, 30)
+    assert wide[1] - wide[0] == pytest.approx(10 * jackknife.student_t(30))
+    assert (wide[1] - 2) / (2 - wide[0]) == pytest.approx((hi - 2) / (2 - lo))
+    few = np.where(np.arange(1001) % 3 == 0, resampled, np.nan)
+    assert np.isnan(resampling.percentile_interval(2.0, few, 0.1, 30)).all()
+    mean, low, high = resampling.mean_with_interval(
+        np.array([9.0, 0.0, 9.5]), np.array([10, 1, 10]), resampling.resample_tasks(3, 200, seed=0), least=0, most=1
+    )
+    assert 0 < low < mean < high == 1
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_the_ends_for_a_correlation_are_at_the_distance_that_is_wanted(case):
+    """Against the definition, minimised by SciPy: the squared distance of the sums from the nearest that have an r."""
+    rng = np.random.default_rng(case)
+    truth = rng.normal(size=(2, 12))
+    truth[1] += (0.0, 0.7, 2.0, -1.0)[case] * truth[0]
+    truth -= truth.mean(axis=1, keepdims=True)
+    tasks = (0.06, 0.03, 0.05, 0.1)[case] * rng.normal(size=(2, 25, 12))
+    tasks[1] += 0.5 * tasks[0]
+    moments = correlating.find_moments(truth + tasks.sum(axis=1), tasks, 25)
+    lo, hi = correlating.correlation_intervals([moments])[0]
+    assert lo < np.corrcoef(truth)[0, 1] < hi
+    gram = np.array([[1, moments.r], [moments.r, 1]])
+
+    def root_of(matrix):
+        values, vectors = np.linalg.eigh(matrix)
+        return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+
+    def covariance(sums):
+        root = root_of(gram)
+        turned = np.linalg.solve(root, root_of(root @ sums[[[0, 2], [2, 1]]] @ root)) @ np.linalg.inv(root)
+        (p, q), (s, t) = turned
+        forms = np.array([[2 * p, 2 * q, 0, 0], [0, 0, 2 * s, 2 * t], [s, t, p, q]])
+        return forms @ moments.linear @ forms.T + moments.noise
+
+    def distance(r):
+        sums = np.array([*np.maximum(moments.sums[:2], 1e-6), 0.0])
+        for _ in range(3):
+            sums[2] = r * np.sqrt(sums[0] * sums[1])
+            precision = np.linalg.inv(covariance(sums))
+
+            def far(sizes, precision=precision):
+                off = moments.sums - [sizes[0] ** 2, sizes[1] ** 2, r * sizes[0] * sizes[1]]
+                return off @ precision @ off
+
+            best = scipy.optimize.minimize(far, np.sqrt(sums[:2]), method="Nelder-Mead", tol=1e-10)
+            sums = np.array([*best.x**2, 0.0])
+        return best.fun
+
+    for end in (lo, hi):
+        if abs(end) < 1:
+            assert distance(end) == pytest.approx(jackknife.student_t(25) ** 2, rel=1e-3)
+        else:
+            assert distance(end) <= jackknife.student_t(25) ** 2
+
+
+def test_a_correlation_that_cannot_be_told_may_be_any():
+    rng = np.random.default_rng(6)
+    tasks = rng.normal(size=(2, 20, 8))
+    tasks -= tasks.mean(axis=2, keepdims=True)
+    noise, none = (correlating.find_moments(scale * tasks.sum(axis=1), tasks, 20) for scale in (1.0, 1e-3))
+    assert correlating.correlation_intervals([noise, none]).tolist() == [[-1, 1], [-1, 1]]
+    # Without noise there is nothing to doubt; with two experts there is nothing between -1 and 1.
+    sure = correlating.find_moments(np.array([[1.0, -2.0, 1.0], [3.0, -1.0, -2.0]]), np.zeros((2, 20, 3)), 20)
+    two = correlating.find_moments(np.array([[1.0, -1.0], [-2.0, 2.0]]), 1e-3 * tasks[..., :2], 20)
+    assert correlating.correlation_intervals([sure])[0] == pytest.approx([sure.r] * 2, abs=1e-6)
+    assert correlating.correlation_intervals([two])[0] == pytest.approx([-1, -1], abs=0.1)
+    assert correlating.correlation_intervals([]).shape == (0, 2)
 
 
 def test_exchanging_halves_shows_what_chance_makes():
     rng = np.random.default_rng(10)
     u = usage.shares(rng.random(16))
-    a, b = (rng.multinomial(30, u, size=(40, 1)).astype(float) for _ in range(2))
-    by_chance = usage.exchanged_tv(a, b, n_resamples=100, seed=0)
+    a, b = (rng.multinomial(30, u, size=40).astype(float) for _ in range(2))
+    halves = usage.exchanged_halves(40, 100, seed=0)
+    by_chance, divergences = usage.exchanged_distances(a, b, halves)
     observed = usage.total_variation(usage.shares(a.sum(axis=0)), usage.shares(b.sum(axis=0)))
-    assert 0.5 < float(observed[0] / by_chance[0]) < 2
-    shifted = usage.exchanged_tv(a, np.roll(b, 8, axis=-1), n_resamples=100, seed=0)
-    assert shifted[0] < 0.5 * usage.total_variation(u, np.roll(u, 8))
+    assert 0.5 < observed / by_chance.mean() < 2
+    assert usage.divergence_interval(a, b, halves, divergences)[0] == 0
+    shifted = usage.exchanged_distances(a, np.roll(b, 8, axis=-1), halves)[0]
+    assert shifted.mean() < 0.5 * usage.total_variation(u, np.roll(u, 8))
 
 
 def test_refusals():
     with pytest.raises(ArgumentError, match="n_tasks: 0; accepted: at least 1"):
         resampling.resample_tasks(0, 10, seed=0)
-    with pytest.raises(ArgumentError, match="level: 95; accepted: between 0 and 1"):
-        resampling.percentile_interval(np.zeros((4, 2)), 95)

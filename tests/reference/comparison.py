@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from reference.agreement import token
 
@@ -112,9 +113,14 @@ class Reference:
         for name in names:
             values = [[one[name] for one in rows] for rows in by_task]
             row[name] = mean([x for rows in values for x in rows])
-            resampled = [mean([x for n in drawn for x in values[n]]) for drawn in self.draws]
-            row |= ends(name, percentiles(resampled, by_task))
+            row |= ends(name, self.interval_of_mean(values, limits(name, self.top_k[layer])))
         return row
+
+    def interval_of_mean(self, values, limits) -> tuple[float, float]:
+        """Of the mean of all values of all tasks."""
+        resampled = [mean([x for n in drawn for x in values[n]]) for drawn in self.draws]
+        without = [mean([x for other in values if other is not rows for x in other]) for rows in values if rows]
+        return interval(mean([x for rows in values for x in rows]), resampled, without, limits)
 
     def usage(self, group, layer, weighted=False) -> list[np.ndarray]:
         """Assignments (or shares of weights) of every task [N, E], over the tokens that are compared."""
@@ -128,7 +134,6 @@ class Reference:
 
     def joint_row(self, group, layer) -> dict[str, Any]:
         row: dict[str, Any] = {}
-        by_task = [list(self.pairs(task, group, layer)) for task in range(len(self.tasks))]
         for suffix in ("", "_weighted"):
             a, b = self.usage(group, layer, weighted=bool(suffix))
             u, v = a.sum(axis=0) / a.sum(), b.sum(axis=0) / b.sum()
@@ -137,18 +142,38 @@ class Reference:
                 row[f"top1_share_{side}{suffix}"] = max(of)
                 row[f"top5_share_{side}{suffix}"] = sum(sorted(of)[-5:])
             row[f"usage_tv{suffix}"] = abs(u - v).sum() / 2
-            row[f"usage_js{suffix}"] = js = divergence(u, v)
-            resampled = [divergence(shares(a[drawn]), shares(b[drawn])) for drawn in self.draws]
-            lo, hi = percentiles(resampled, by_task)
-            row |= ends(f"usage_js{suffix}", (max(0.0, 2 * js - hi), max(0.0, 2 * js - lo)))
+            row[f"usage_js{suffix}"] = divergence(u, v)
             swapped = []
             for half in self.exchanged:
                 one, other = (
                     sum(y[n] if half[n] else x[n] for n in range(len(self.tasks))) for x, y in ((a, b), (b, a))
                 )
-                swapped.append(abs(one / one.sum() - other / other.sum()).sum() / 2)
-            row[f"usage_tv_null{suffix}"] = sum(swapped) / len(swapped)
+                swapped.append((one / one.sum(), other / other.sum()))
+            row[f"usage_tv_null{suffix}"] = mean([abs(x - y).sum() / 2 for x, y in swapped])
+            by_chance = [divergence(x, y) for x, y in swapped]
+            row |= ends(f"usage_js{suffix}", self.interval_of_divergence(a, b, by_chance))
         return row
+
+    def interval_of_divergence(self, a, b, by_chance) -> tuple[float, float]:
+        """The divergences J with (estimate - J)² ≤ t² (slope J + always), tried one by one at the ends."""
+        used = [n for n in range(len(a)) if a[n].sum() + b[n].sum() > 0]
+        if len(used) < 2:
+            return (math.nan, math.nan)
+        js = divergence(shares(a), shares(b))
+        if js == 0:
+            return (0.0, 0.0)
+        squares = 0.0
+        for n in used:
+            others = [m for m in range(len(a)) if m != n]
+            change = js - divergence(shares(a[others]), shares(b[others]))
+            squares += (len(used) - 1) / len(used) * change**2
+        weights = [(a[n].sum() + b[n].sum()) / (a.sum() + b.sum()) for n in range(len(a))]
+        leaks = [sum(-w if half[n] else w for n, w in enumerate(weights)) ** 2 for half in self.exchanged]
+        estimate = (js - mean(by_chance)) / max(1 - mean(leaks), 0.5)
+        t = scipy.stats.t.ppf(0.975, len(used) - 1)
+        always = mean([(x - mean(by_chance)) ** 2 for x in by_chance])
+        roots = np.roots([1, -2 * estimate - t**2 * squares / js, estimate**2 - t**2 * always]).real
+        return tuple(float(np.clip(root, 0, 1)) for root in sorted(roots))
 
     def n_side(self, side, group, layer) -> int:
         """Tokens of the agentic (a) or assisted (b) dump in a group, with a filled slot."""
@@ -166,17 +191,21 @@ class Reference:
         return shares(a[drawn]) - shares(b[drawn])
 
     def leakage(self, layer) -> dict[str, Any]:
-        def r(drawn=None):
-            x, y = (self.delta(group, layer, drawn) for group in ("tool_response_non_docstring", "canonical_non_ws"))
-            dx, dy = x - x.mean(), y - y.mean()
-            constant = max(abs(dx)) < 1e-15 or max(abs(dy)) < 1e-15
-            return math.nan if constant else (dx @ dy) / math.sqrt((dx @ dx) * (dy @ dy)), x, y
+        x, y = (self.delta(group, layer) for group in ("tool_response_non_docstring", "canonical_non_ws"))
+        dx, dy = x - x.mean(), y - y.mean()
+        constant = max(abs(dx)) < 1e-15 or max(abs(dy)) < 1e-15
+        r = math.nan if constant else (dx @ dy) / math.sqrt((dx @ dx) * (dy @ dy))
+        return {"r": r, "slope": np.polyfit(x, y, 1)[0]}
 
-        estimate, x, y = r()
-        resampled = [r(drawn)[0] for drawn in self.draws]
-        lo, hi = percentiles(resampled, ["has tokens"] * 2)
-        row = {"r": estimate, "r_lo": np.clip(2 * estimate - hi, -1, 1), "r_hi": np.clip(2 * estimate - lo, -1, 1)}
-        return {**row, "slope": np.polyfit(x, y, 1)[0]}
+    def expert_row(self, layer, expert) -> dict[str, Any]:
+        a, b = self.usage("all", layer)
+        delta = self.delta("all", layer)[expert]
+        resampled = [self.delta("all", layer, drawn)[expert] for drawn in self.draws]
+        without = [self.delta("all", layer, [m for m in range(len(a)) if m != n])[expert] for n in range(len(a))]
+        # Tasks that do not use the expert differently say nothing of how a difference varies.
+        n_tasks = sum(a[:, expert] != b[:, expert])
+        found = interval(delta, resampled, without, n_tasks=n_tasks)
+        return {"u_a": shares(a)[expert], "u_b": shares(b)[expert], "delta_u": delta, **ends("delta_u", found)}
 
     def distance_row(self, first, last) -> dict[str, Any]:
         counted, by_task = set(), []
@@ -192,9 +221,9 @@ class Reference:
         row: dict[str, Any] = {"count": len(counted), "tv": None, "jaccard": None}
         if counted:
             for name in ("tv", "jaccard"):
-                row[name] = mean([one[name] for rows in by_task for one in rows])
-                resampled = [mean([one[name] for n in drawn for one in by_task[n]]) for drawn in self.draws]
-                row |= ends(name, percentiles(resampled, by_task))
+                values = [[one[name] for one in rows] for rows in by_task]
+                row[name] = mean([x for rows in values for x in rows])
+                row |= ends(name, self.interval_of_mean(values, (0, 1)))
         return row
 
 
@@ -214,13 +243,33 @@ def divergence(u, v) -> float:
     return sum(x * math.log2(x / m) / 2 for of in (u, v) for x, m in zip(of, middle, strict=True) if x > 0)
 
 
-def percentiles(resampled, by_task) -> tuple[float, float]:
-    """None where fewer than two tasks have a token, or most resamples have none."""
+def limits(name, k) -> tuple[float, float]:
+    """What a mean can be."""
+    if name.endswith("_diff"):
+        return (-math.inf, math.inf)
+    if name.startswith("neff"):
+        return (1, k)
+    return (0, {"intersection": k, "entropy_a": math.log(k), "entropy_b": math.log(k)}.get(name, 1))
+
+
+def interval(estimate, resampled, without, limits=(-math.inf, math.inf), n_tasks=None) -> tuple[float, float]:
+    """Percentiles, as wide as ±t standard errors by the jackknife or wider.
+
+    NaN where fewer than two tasks have a token, or most resamples have none.
+    """
     there = [x for x in resampled if not math.isnan(x)]
-    if sum(bool(rows) for rows in by_task) < 2 or 2 * len(there) < len(resampled):
+    n_tasks = len(without) if n_tasks is None else n_tasks
+    if n_tasks < 2 or 2 * len(there) < len(resampled):
         return (math.nan, math.nan)
     lo, hi = np.quantile(there, [0.025, 0.975])
-    return float(lo), float(hi)
+    error = math.sqrt((len(without) - 1) / len(without) * sum((x - estimate) ** 2 for x in without))
+    half = scipy.stats.t.ppf(0.975, n_tasks - 1) * error
+    if hi > lo:
+        stretch = max(1, 2 * half / (hi - lo))
+        lo, hi = estimate + stretch * (lo - estimate), estimate + stretch * (hi - estimate)
+    else:
+        lo, hi = estimate - half, estimate + half
+    return (float(max(lo, min(limits[0], estimate))), float(min(hi, max(limits[1], estimate))))
 
 
 def ends(name, interval) -> dict[str, float]:

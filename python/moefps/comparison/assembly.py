@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from moefps._progress import progress_callback
 from moefps.comparison.distances import distance_table
 from moefps.comparison.grouping import CANONICAL, TOOL
 from moefps.comparison.joint import usage_row
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from moefps._typing import Float64Array
+    from moefps._typing import Float64Array, Progress
     from moefps.comparison.distances import DistanceSums
     from moefps.comparison.joint import LayerUsage, Resamples
     from moefps.comparison.matching import Match
@@ -101,14 +102,16 @@ class Measured:
         return [info.n_experts - info.passive_experts for info in self.match.a.dump.layers]
 
 
-def assemble(measured: Measured) -> Comparison:
+def assemble(measured: Measured, progress: Progress = False) -> Comparison:
     """Make the tables, and the summary of them."""
     names = measured.match.grouping.names
     places = {name: names.index(name) for name in measured.wanted}
     counts = measured.tokens.counts.sum(axis=0)
     leaking = {name: counts[names.index(name)] for name in (TOOL, CANONICAL) if name in names}
+    with progress_callback(progress, "intervals") as advance:
+        layers = layer_table(measured.tokens, places, measured.taken, advance)
     tables = {
-        "layer_metrics": layer_table(measured.tokens, places, measured.taken),
+        "layer_metrics": layers,
         "layer_joint_metrics": _joint_table(measured, places),
         "expert_usage": _expert_usage(measured.usage),
         "tool_expert_leakage_by_layer": leakage_by_layer(measured.usage),

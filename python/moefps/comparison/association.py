@@ -10,6 +10,8 @@ __all__ = ["benjamini_hochberg", "pearson", "sign_flip_p", "slope", "spearman"]
 
 _DECIMALS = 12
 """Values that are equal to so many decimals are ties."""
+_FLIPS = 1 << 12
+"""Flips that are drawn at a time."""
 
 
 def pearson(x: Float64Array, y: Float64Array) -> Float64Array:
@@ -105,8 +107,12 @@ def sign_flip_p(x: Float64Array, y: Float64Array, *, n_resamples: int, seed: int
     found = np.empty(len(products))
     for layer, (row, least) in enumerate(zip(products, observed - slack, strict=True)):
         rng = np.random.default_rng([seed, layer])
-        signs = rng.integers(0, 2, size=(n_resamples, row.size), dtype=np.int8) * 2 - 1
-        found[layer] = (1 + int((np.abs(signs @ row) >= least).sum())) / (1 + n_resamples)
+        n_larger = 0
+        for first in range(0, n_resamples, _FLIPS):
+            shape = min(_FLIPS, n_resamples - first), row.size
+            signs = rng.integers(0, 2, size=shape, dtype=np.int8) * 2 - 1
+            n_larger += int((np.abs(signs @ row) >= least).sum())
+        found[layer] = (1 + n_larger) / (1 + n_resamples)
     return found
 
 

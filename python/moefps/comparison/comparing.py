@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moefps._progress import progress_callback
 from moefps.comparison.assembly import Measured, assemble
 from moefps.comparison.distances import distance_sums
 from moefps.comparison.grouping import ALL, CANONICAL, TOOL
@@ -136,7 +137,7 @@ def compare(
     match = _match(a, b, pairs, by)
     wanted = match.grouping.check_wanted(groups)
     measured = _measure(match, wanted, number, seed, n_threads=n_threads, progress=progress)
-    found = assemble(measured)
+    found = assemble(measured, progress)
     if output is not None:
         found.write(output, file_format=file_format, overwrite=overwrite)
     return found
@@ -155,7 +156,7 @@ def _match(a: Any, b: Any, pairs: Any, by: str | None) -> Match:
 
 def _measure(match: Match, wanted: tuple[str, ...], n_resamples: int, seed: int, **options: Any) -> Measured:
     """Read both traces and reduce them to what the tables are made of."""
-    units = make_units(match)
+    units = make_units(match, n_resamples)
     draws = None
     if n_resamples and units.n_units > 1:
         halves = exchanged_halves(units.n_units, min(n_resamples, HALVES), seed=seed)
@@ -165,7 +166,7 @@ def _measure(match: Match, wanted: tuple[str, ...], n_resamples: int, seed: int,
     parts = []
     for layers in layer_chunks(match, units):
         sums = reduce_pairs(match, units, layers, **options)
-        usage += _measure_layers(sums, grouping, wanted, draws, options["n_threads"])
+        usage += _measure_layers(sums, grouping, wanted, draws, **options)
         # What is left is small: the usage of experts is not.
         parts.append({name: of for name, of in sums.items() if of is not None and of.ndim < 4} | _missing(sums))
     top_k = np.array([info.top_k for info in match.a.dump.layers])
@@ -196,7 +197,9 @@ def _measure_layers(
     grouping: Grouping,
     wanted: Sequence[str],
     draws: Resamples | None,
+    *,
     n_threads: int | None,
+    progress: Progress,
 ) -> list[LayerUsage]:
     """Measure the usage in each layer of a pass, some layers beside each other."""
 
@@ -216,13 +219,23 @@ def _measure_layers(
             }
             weights = None if of["share_sums_a"] is None else (of["share_sums_a"], of["share_sums_b"])
             counts = of["activations_a"], of["activations_b"]
-            groups[name] = GroupUsage(counts, weights, int((tokens > 0).sum()) < 2)
+            groups[name] = GroupUsage(counts, weights, int((tokens > 0).sum()))
         return measure_layer(groups, wanted, whole=ALL, leakage=(TOOL, CANONICAL), draws=draws)
 
-    workers = max(1, min(n_threads or os.cpu_count() or 1, 8))
-    pool = ThreadPoolExecutor(workers)
+    found: list[LayerUsage] = []
+    n_layers = len(sums["n_experts"])
+    pool = ThreadPoolExecutor(max(1, min(n_threads or os.cpu_count() or 1, 8)))
     try:
-        return list(pool.map(measure, range(len(sums["n_experts"]))))
+        with progress_callback(progress, "usage of experts") as advance:
+            for done, layer in enumerate(pool.map(measure, range(n_layers)), start=1):
+                found.append(layer)
+                if advance is not None:
+                    advance(done, n_layers)
     finally:
-        # After Ctrl-C, the layers that have not begun are not waited for.
+        # After Ctrl-C, layers that have not begun are not waited for, and those that have stop where they are.
+        if draws is not None:
+            draws.stop.set()
         pool.shutdown(cancel_futures=True)
+        if draws is not None:
+            draws.stop.clear()
+    return found

@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 
 from moefps.comparison.grouping import CANONICAL, PAIR_GROUPS
-from moefps.comparison.measures import mean_with_interval
 from moefps.comparison.reduction import compare_cells, has_shares
-from moefps.comparison.resampling import percentile_interval, resampled_ratios
+from moefps.comparison.resampling import mean_with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,12 +36,15 @@ class DistanceSums(NamedTuple):
         Tokens that are compared in at least one layer.
     counts : ndarray of float64 [N, D]
         Token-layer pairs that are compared.
+    places : ndarray of float64 [N, D]
+        Where in its bin a unit has its tokens: the mean of the binary logarithm of their distances; 0 without one.
     sums : mapping of str to ndarray of float64 [N, D]
         Of ``tv`` and ``jaccard``; without ``tv`` where there are no weights.
     """
 
     tokens: IndexArray
     counts: Float64Array
+    places: Float64Array
     sums: Mapping[str, Float64Array]
 
 
@@ -64,7 +66,7 @@ def distance_sums(match: Match, units: Units, compared: npt.NDArray[np.bool_], *
     chosen = np.flatnonzero(_of_canonical(match) & (match.distance > 0))
     if not len(chosen):
         nothing = np.zeros(shape)
-        return DistanceSums(np.zeros(n_bins, dtype=np.int64), nothing, dict.fromkeys(_MEASURES, nothing))
+        return DistanceSums(np.zeros(n_bins, dtype=np.int64), nothing, nothing, dict.fromkeys(_MEASURES, nothing))
     starts = np.array([first for first, _ in BINS])
     which = np.searchsorted(starts, match.distance[chosen], side="right") - 1
     cells = units.of(match.task[chosen]) * n_bins + which
@@ -72,9 +74,14 @@ def distance_sums(match: Match, units: Units, compared: npt.NDArray[np.bool_], *
     count = sums.pairs_with_shares if has_shares(match) else sums.pairs
     assert count is not None  # noqa: S101 (for the type checker)
     of = {"tv": sums.tv_sums, "jaccard": sums.jaccard_sums}
+    routed = compared[chosen]
+    tokens = np.bincount(cells[routed], minlength=len(BINS) * units.n_units).reshape(shape)
+    logarithms = np.log2(match.distance[chosen[routed]])
+    summed = np.bincount(cells[routed], weights=logarithms, minlength=len(BINS) * units.n_units).reshape(shape)
     return DistanceSums(
-        np.bincount(which[compared[chosen]], minlength=n_bins),
+        tokens.sum(axis=0),
         _over_layers(count, shape),
+        summed / np.maximum(tokens, 1),
         {name: _over_layers(array, shape) for name, array in of.items() if array is not None},
     )
 
@@ -91,40 +98,43 @@ def distance_table(found: DistanceSums, taken: Float64Array | None) -> pl.DataFr
             nothing = pl.Series([None] * len(BINS), dtype=pl.Float64)
             columns |= {name: nothing, f"{name}_lo": nothing, f"{name}_hi": nothing}
             continue
-        mean, lo, hi = mean_with_interval(found.sums[name], found.counts, taken)
+        mean, lo, hi = mean_with_interval(found.sums[name], found.counts, taken, least=0, most=1)
         columns |= {name: mean, f"{name}_lo": lo, f"{name}_hi": hi}
     return pl.DataFrame(columns, nan_to_null=True)
 
 
 def distance_trend(found: DistanceSums, taken: Float64Array | None) -> dict[str, Any] | None:
-    """Compare the nearest with the farthest bin that has tokens of two tasks; None where there are not two such bins.
+    """Say how the difference goes on with distance, within tasks; None where there are not two bins to compare.
 
-    Where one task alone has tokens, its own words would pass for the distance.
+    The slope is that of a line through the bins of a task, weighted by their tokens, on the binary logarithm of the
+    distance: what a doubling of the distance adds. Each task has a level of its own, so that long solutions, which
+    alone reach far, do not pass for distance. Over tasks it is the ratio of the sums that a slope is of.
 
     Returns
     -------
     dict or None
-        ``from`` and ``to``: the bins; ``tv_change`` and ``jaccard_change``: farthest less nearest, each with the ends
-        of its interval, null where there is none.
+        ``from`` and ``to``: the nearest and the farthest bin in which two tasks or more have tokens, with their means;
+        ``tv_slope`` and ``jaccard_slope``, each with the ends of its interval; null where there is none.
     """
     filled = np.flatnonzero((found.counts > 0).sum(axis=0) > 1)
     if len(filled) < 2:
         return None
-    ends = filled[[0, -1]]
     total = found.counts.sum(axis=0)
     trend: dict[str, Any] = {}
-    for word, place in zip(("from", "to"), ends.tolist(), strict=True):
+    for word, place in zip(("from", "to"), filled[[0, -1]].tolist(), strict=True):
         first, last = BINS[place]
         means = {name: float(of[:, place].sum() / total[place]) for name, of in found.sums.items()}
         trend[word] = {"distance_min": first, "distance_max": last, "count": int(found.tokens[place]), **means}
+    of_task = found.counts.sum(axis=1, keepdims=True)
+    centre = (found.counts * found.places).sum(axis=1, keepdims=True) / np.maximum(of_task, 1)
+    off = found.places - centre
+    spread = (found.counts * off**2).sum(axis=1)
     for name, of in found.sums.items():
-        lo = hi = None
-        if taken is not None:
-            resampled = resampled_ratios(taken, of[:, ends], found.counts[:, ends])
-            low, high = percentile_interval(resampled[:, 1] - resampled[:, 0])
-            lo, hi = (None if np.isnan(end) else float(end) for end in (low, high))
-        trend[f"{name}_change"] = trend["to"][name] - trend["from"][name]
-        trend |= {f"{name}_change_lo": lo, f"{name}_change_hi": hi}
+        # Off the level of the task too, so that what is the same everywhere has no slope, not even a rounding's.
+        level = of.sum(axis=1, keepdims=True) / np.maximum(of_task, 1)
+        ends = mean_with_interval(((of - level * found.counts) * off).sum(axis=1), spread, taken)
+        words = (f"{name}_slope", f"{name}_slope_lo", f"{name}_slope_hi")
+        trend |= {word: None if np.isnan(end) else float(end) for word, end in zip(words, ends, strict=True)}
     return trend
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,15 +16,17 @@ _SURE = 0.05
 def describe(summary: Mapping[str, Any]) -> str:
     """Write the findings page, as Markdown.
 
-    A difference is called one only where its interval leaves 0 out, a correlation only where its q is below 0.05.
+    A difference or a trend is called one only where its interval leaves 0 out, a correlation only where its q is below
+    0.05. What is largest or lowest is so among the tokens that were compared.
 
     Parameters
     ----------
     summary : mapping
         As `moefps.comparison.summarising.summarise` gives it.
     """
+    names = _names(summary)
     sections = [
-        (f"# {_title(summary)}", _what(summary)),
+        (f"# {names[0]} against {names[1]}: how the same tokens are routed", _what(summary)),
         ("## Where the routing differs most", _layers(summary)),
         ("## Inside tool responses", _responses(summary)),
         ("## From the tool's answer to the solution: tool-expert leakage", _leakage(summary)),
@@ -38,54 +41,62 @@ def describe(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _title(summary: Mapping[str, Any]) -> str:
-    names = _names(summary)
-    return f"{names[0]} against {names[1]}: how the same tokens are routed"
-
-
 def _names(summary: Mapping[str, Any]) -> tuple[str, str]:
-    """Call the dumps by their conditions, where they are of two."""
+    """Call the dumps by their conditions or by their folders, whichever tells them apart."""
     conditions = summary["condition_a"], summary["condition_b"]
     if None not in conditions and conditions[0] != conditions[1]:
         return conditions
-    return "A", "B"
+    folders = tuple(PurePath(summary[label]).name for label in ("a", "b"))
+    return (folders[0], folders[1]) if all(folders) and folders[0] != folders[1] else ("A", "B")
 
 
 def _what(summary: Mapping[str, Any]) -> Iterator[str]:
     names = _names(summary)
-    words = [
-        f"{name} is `{summary[key]}`" + (f" ({summary[of]})" if name == key.upper() and summary[of] else "")
-        for name, key, of in zip(names, ("a", "b"), ("condition_a", "condition_b"), strict=True)
-    ]
+    words = []
+    for label, name in zip(("a", "b"), names, strict=True):
+        condition = summary[f"condition_{label}"]
+        about = f" ({condition})" if condition not in {None, name} else ""
+        column = "" if name == label.upper() else f" ({label} in the tables)"
+        words.append(f"{name}{column} is `{summary[label]}`{about}")
     yield f"{'; '.join(words)}."
     yield (
-        f"{_count(summary['n_tasks'], 'task')}, {_count(summary['count_all'], 'token')} that both have, "
+        f"{_count(summary['n_tasks'], _task(summary))}, {_count(summary['count_all'], 'token')} that both have, "
         f"{_count(summary['n_layers'], 'layer')} of {_count(summary['n_experts'], 'expert')}, "
         f"top-{summary['top_k']}. Intervals: {summary['intervals']}."
     )
     groups = {name[6:]: number for name, number in summary.items() if name.startswith("count_") and number}
     groups.pop("all", None)
     if groups:
-        yield "Tokens by group: " + ", ".join(f"{name} {number:,}" for name, number in groups.items()) + "."
+        by = "group" if summary["by"] is None else f"`{summary['by']}`"
+        yield f"Tokens by {by}: " + ", ".join(f"{name} {number:,}" for name, number in groups.items()) + "."
 
 
 def _layers(summary: Mapping[str, Any]) -> Iterator[str]:
     if not summary["has_weights"]:
         yield "A dump holds no weights, so only the sets of chosen experts are compared, not their shares."
-    for key, name, words in (
-        ("top_tv_layers", "tv", "The mean total variation of a token's weights is largest in"),
-        ("low_jaccard_layers", "jaccard", "The chosen experts overlap least (mean Jaccard index) in"),
+    for key, name, same, words in (
+        ("top_tv_layers", "tv", 0, "The mean total variation of a token's weights is largest in"),
+        ("low_jaccard_layers", "jaccard", 1, "The chosen experts overlap least (mean Jaccard index) in"),
     ):
-        found = summary[key]
-        if not found:
-            continue
-        if name == "tv" and found[0]["tv"] == 0:
+        # A layer where nothing differs is not where it differs most.
+        said = [f"layer {row['layer']} ({_value(row, name)})" for row in summary[key] if row[name] != same]
+        if said:
+            yield f"{words} {', '.join(said)}."
+        elif summary[key] and name == "tv":
             yield "The weights are the same for every token in every layer: total variation is 0."
-        elif name == "jaccard" and found[0]["jaccard"] == 1:
+        elif summary[key]:
             yield "The chosen experts are the same for every token in every layer: the Jaccard index is 1."
-        else:
-            said = ", ".join(f"layer {row['layer']} ({_value(row, name)})" for row in found)
-            yield f"{words} {said}."
+    groups = summary["top_tv_groups"]
+    if groups:
+        said = [f"{row['group']} ({_value(row, 'tv')})" for row in groups]
+        yield f"By `{summary['by']}`, mean TV over layers is largest in {', '.join(said)}."
+    chance = summary["usage_beyond_chance"]
+    if chance is not None:
+        yield (
+            f"How often experts are used differs by more than the choice of {_task(summary)}s would make it in "
+            f"{chance['n_layers']} of {_count(chance['n_layers_tested'], 'layer')}: the interval of `usage_js` leaves "
+            f"0 out, as it would in one layer of 40 without any difference."
+        )
 
 
 def _responses(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -93,44 +104,54 @@ def _responses(summary: Mapping[str, Any]) -> Iterator[str]:
     if found is None or found["all"] is None:
         return
     parts = {"docstring": "docstrings", "non_docstring": "the rest"}
-    said = [f"{words} {found[key]:.4f}" for key, words in parts.items() if found[key] is not None]
-    yield f"Mean TV over layers is {found['all']:.4f} on tool responses" + (f": {', '.join(said)}." if said else ".")
+    said = [f"{words} {_number(found[key])}" for key, words in parts.items() if found[key] is not None]
+    yield f"Mean TV over layers is {_number(found['all'])} on tool responses" + (
+        f": {', '.join(said)}." if said else "."
+    )
     if found["difference"] is None:
         return
     lo, hi = found["difference_lo"], found["difference_hi"]
+    difference = _number(found["difference"])
     if lo is None:
-        yield "Whether docstrings and the rest differ in this cannot be told: there is no interval."
+        yield f"The difference is {difference}; there is no interval to tell whether that is more than chance."
     elif lo > 0 or hi < 0:
         where = "outside docstrings" if lo > 0 else "inside docstrings"
         times = "" if found["ratio"] is None else f" (outside to inside, {found['ratio']:.2f} to 1)"
-        yield f"Routing differs more {where}{times}: the difference is {found['difference']:.4f}, {_span(lo, hi)}."
+        yield f"Routing differs more {where}{times}: the difference is {difference}, {_span(lo, hi)}."
     else:
-        yield f"Docstrings and the rest do not differ surely: {found['difference']:.4f}, {_span(lo, hi)}."
+        yield f"Docstrings and the rest do not differ surely: {difference}, {_span(lo, hi)}."
 
 
 def _leakage(summary: Mapping[str, Any]) -> Iterator[str]:
-    if not summary["n_layers_tested"] and not summary["top_r_layers"]:
-        if summary["tool_response_tv"] is not None:
-            yield "No layer has a correlation: see the reasons in `tool_expert_leakage_summary`."
+    if not _is_paired(summary):
+        return
+    largest = summary["top_r_layers"]
+    if not largest:
+        yield "No layer has a correlation: see the reasons in `tool_expert_leakage_summary`."
         return
     tested, sure = summary["n_layers_tested"], summary["n_layers_significant"]
-    if tested:
+    if sure:
         yield (
             f"Experts that the tool's answer shifts are shifted in the solution too, or against it, in {sure} of "
             f"{_count(tested, 'layer')} (q < {_SURE})."
-            if sure
-            else f"In none of {_count(tested, 'layer')} does the shift in the tool's answer carry over to the solution "
+        )
+    elif tested:
+        yield (
+            f"In none of {_count(tested, 'layer')} does the shift in the tool's answer carry over to the solution "
             f"surely (q < {_SURE})."
         )
-    # An interval of r means something only where there is a correlation: of noise, r has no true value.
-    said = ", ".join(
-        f"layer {row['layer']} (r "
-        + (_value(row, "r") if row["q"] is not None and row["q"] < _SURE else f"{row['r']:.4f}")
-        + ("" if row["q"] is None else f", q {row['q']:.3g}")
-        + ")"
-        for row in summary["top_r_layers"]
-    )
-    yield f"The largest correlations: {said}. Picked for their size, they are likely to be smaller in truth."
+    yield f"The largest correlations: {', '.join(_correlation(row) for row in largest)}."
+    if largest[0]["r_lo"] is not None:
+        yield (
+            "q asks whether shifts that have nothing to do with each other would agree as much over these experts. The "
+            "interval is for other tasks: for r without what the choice of tasks adds to both shifts, so r may lie "
+            "outside. From -1 to 1 says that the shifts are too small to tell."
+        )
+
+
+def _correlation(row: Mapping[str, Any]) -> str:
+    q = "" if row["q"] is None else f", q {row['q']:.3g}"
+    return f"layer {row['layer']} (r {_value(row, 'r')}{q})"
 
 
 def _distance(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -141,35 +162,54 @@ def _distance(summary: Mapping[str, Any]) -> Iterator[str]:
     for name, words in (("tv", "Mean TV"), ("jaccard", "The mean Jaccard index")):
         if name not in trend["from"]:
             continue
-        lo, hi, change = (trend[f"{name}_change{end}"] for end in ("_lo", "_hi", ""))
-        text = f"{words} goes from {trend['from'][name]:.4f} at distance {near} to {trend['to'][name]:.4f} at {far}"
-        if lo is None:
-            yield f"{text}; there is no interval to tell whether that is more than chance."
+        slope, lo, hi = (trend[f"{name}_slope{end}"] for end in ("", "_lo", "_hi"))
+        ends = f"{words} is {_number(trend['from'][name])} at distance {near} and {_number(trend['to'][name])} at {far}"
+        per = "" if slope is None else f"{_number(slope, sign=True)} with every doubling of the distance"
+        if slope is None:
+            yield f"{ends}; no task has tokens at several distances."
+        elif lo is None:
+            yield f"{ends}. Within tasks it goes by {per}; there is no interval to tell whether that is chance."
         elif lo <= 0 <= hi:
-            yield f"{text}: no sure change ({change:+.4f}, {_span(lo, hi)})."
+            yield f"{ends}. Within tasks there is no sure trend: {per}, {_span(lo, hi)}."
         else:
-            yield f"{text}: it {'rises' if change > 0 else 'falls'} ({change:+.4f}, {_span(lo, hi)})."
+            yield f"{ends}. Within tasks it {'rises' if slope > 0 else 'falls'}: {per}, {_span(lo, hi)}."
 
 
 def _limits(summary: Mapping[str, Any]) -> Iterator[str]:
+    names = dict(zip(("a", "b"), _names(summary), strict=True))
     one_sided = {name: side for name, side in summary["one_sided"].items() if side is not None}
     for side in sorted(set(one_sided.values())):
         groups = ", ".join(name for name, of in one_sided.items() if of == side)
-        # Without a partner there is nothing to compare with.
-        yield f"Only {side.upper()} has tokens that are not shared in {groups}: nothing is compared there (count 0)."
+        if side in names:
+            yield f"Only {names[side]} has tokens in {groups}: nothing is compared there (count 0)."
+        else:
+            yield f"{names['a']} and {names['b']} have no token in common in {groups}: nothing is compared there."
+    if one_sided and _is_paired(summary):
+        yield "What only the assisted condition has, such as a prompt of its own, is in no group."
     empty = [name for name, side in summary["one_sided"].items() if side is None]
     if empty:
         yield f"No token at all is in {', '.join(empty)}."
-    for label, names in summary["left_out"].items():
-        if names:
-            yield f"Tasks of {label.upper()} without a partner, left out: {', '.join(names)}."
+    for label, left_out in summary["left_out"].items():
+        if left_out:
+            noun = _task(summary).capitalize()
+            yield f"{noun}s of {names[label]} without a partner, left out: {', '.join(left_out)}."
     if summary["tasks_without_response"]:
         number = len(summary["tasks_without_response"])
         yield f"{_count(number, 'task')} without a tool response, left out of the distances."
     yield (
         "A mean TV or Jaccard index of tokens has no null value to be tested against: two runs of one model on "
-        "other hardware differ too. Usage has one, `usage_tv_null`: what exchanging the conditions at random gives."
+        "other hardware differ too. Usage has one, `usage_tv_null`: what exchanging the two at random gives."
     )
+
+
+def _is_paired(summary: Mapping[str, Any]) -> bool:
+    """Whether the groups are those of pairs; a column may have values of the same names."""
+    return summary["by"] is None and "count_canonical" in summary
+
+
+def _task(summary: Mapping[str, Any]) -> str:
+    """Call what is resampled: a task of pairs, or a sample of the dumps."""
+    return "task" if _is_paired(summary) else "sample"
 
 
 def _bin(found: Mapping[str, Any]) -> str:
@@ -179,11 +219,17 @@ def _bin(found: Mapping[str, Any]) -> str:
 
 def _value(row: Mapping[str, Any], name: str) -> str:
     lo, hi = row[f"{name}_lo"], row[f"{name}_hi"]
-    return f"{row[name]:.4f}" if lo is None else f"{row[name]:.4f}, {_span(lo, hi)}"
+    return _number(row[name]) if lo is None else f"{_number(row[name])}, {_span(lo, hi)}"
 
 
 def _span(lo: float, hi: float) -> str:
-    return f"95 % {lo:.4f} to {hi:.4f}"
+    return f"95 % {_number(lo)} to {_number(hi)}"
+
+
+def _number(value: float, *, sign: bool = False) -> str:
+    """Write a number to four decimals, and a smaller one to two digits rather than as 0."""
+    form = ".4f" if value == 0 or abs(value) >= 0.001 else ".1e"
+    return format(value, f"{'+' if sign else ''}{form}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moefps.comparison.association import pearson
-from moefps.comparison.resampling import basic_interval, percentile_interval
-from moefps.comparison.usage import js_divergence, shares, total_variation, usage_entropy
+from moefps.comparison.correlating import Moments, find_moments
+from moefps.comparison.jackknife import ratio_influences, standard_error
+from moefps.comparison.resampling import percentile_interval, resampled_ratios
+from moefps.comparison.usage import (
+    divergence_interval,
+    exchanged_distances,
+    js_divergence,
+    shares,
+    total_variation,
+    usage_entropy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,10 +45,18 @@ class Resamples:
         How often each unit is in each resample.
     exchanged : ndarray of float64 [H, N]
         1 where the conditions of a unit are exchanged.
+    stop : Event
+        Set when nobody waits any more for what is made of them.
     """
 
     taken: Float64Array
     exchanged: Float64Array
+    stop: Event = field(default_factory=Event)
+
+    def go_on(self) -> None:
+        """Raise CancelledError when nobody waits any more."""
+        if self.stop.is_set():
+            raise CancelledError
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +69,13 @@ class GroupUsage:
         Assignments over the tokens that are compared, by unit: of `a` and of `b`.
     weights : tuple of ndarray of float64 [N, E] or None
         The same in shares of weights.
-    alone : bool
-        Whether fewer than two units have a token.
+    n_units : int
+        Units that have a token.
     """
 
     counts: tuple[Float64Array, Float64Array]
     weights: tuple[Float64Array, Float64Array] | None
-    alone: bool
+    n_units: int
 
 
 @dataclass(eq=False)
@@ -69,8 +88,10 @@ class LayerUsage:
         A row a group of the joint table, without the counts of tokens.
     delta : ndarray of float64 [2, E] or None
         Differences of usage in the two groups of leakage; None where one has no token.
-    r : tuple of float
-        Pearson's correlation of the two, and its interval; NaN where it is not defined.
+    r : float
+        Pearson's correlation of the two; NaN where it is not defined.
+    moments : Moments or None
+        What its interval is made of; None where it has none.
     experts : dict of str to ndarray
         All experts, ascending, of the group `whole`: ``u_a``, ``u_b``, ``delta_u``, ``delta_u_lo``, ``delta_u_hi``;
         empty where it has no token.
@@ -78,7 +99,8 @@ class LayerUsage:
 
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     delta: Float64Array | None = None
-    r: tuple[float, float, float] = (np.nan, np.nan, np.nan)
+    r: float = np.nan
+    moments: Moments | None = None
     experts: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
@@ -114,7 +136,10 @@ def measure_layer(
     if leakage is not None and all(name in groups for name in leakage):
         pair = [groups[name] for name in leakage]
         found.delta = np.stack([_delta(*_totals(group.counts)) for group in pair])
-        found.r = _correlate(found.delta, pair, draws)
+        found.r = float(pearson(found.delta[0], found.delta[1]))
+        n_units = min(group.n_units for group in pair)
+        if draws is not None and not np.isnan(found.r) and n_units > 1:
+            found.moments = find_moments(found.delta, [_influences(group.counts) for group in pair], n_units)
     return found
 
 
@@ -137,35 +162,34 @@ def _joint(group: GroupUsage, draws: Resamples | None) -> dict[str, float]:
         if sides is None:
             continue
         row |= usage_row(*_totals(sides), suffix)
-        if draws is None or group.alone:
+        if draws is None or group.n_units < 2:
             continue
-        resampled = _in_chunks(draws.taken, lambda taken, ab=sides: js_divergence(*_resampled(taken, ab)))
-        lo, hi = basic_interval(np.array(row[f"usage_js{suffix}"]), resampled, least=0.0)
-        by_chance = _in_chunks(draws.exchanged, lambda moved, ab=sides: _exchanged_tv(moved, ab)).mean()
-        row |= {f"usage_js{suffix}_lo": float(lo), f"usage_js{suffix}_hi": float(hi)}
-        row[f"usage_tv_null{suffix}"] = float(by_chance)
+        draws.go_on()
+        by_chance = exchanged_distances(*sides, draws.exchanged)
+        lo, hi = divergence_interval(*sides, draws.exchanged, by_chance[1])
+        row |= {f"usage_js{suffix}_lo": lo, f"usage_js{suffix}_hi": hi}
+        row[f"usage_tv_null{suffix}"] = float(by_chance[0].mean())
     return row
 
 
 def _experts(group: GroupUsage, draws: Resamples | None) -> dict[str, npt.NDArray[Any]]:
-    """Give the usage of every expert, and how it differs."""
+    """Give the usage of every expert, and how it differs.
+
+    An expert that one unit alone uses has no interval, and one that few use is known from so few.
+    """
     u, v = _totals(group.counts)
-    lo = hi = np.full(len(u), np.nan)
-    if draws is not None and not group.alone:
-        resampled = _in_chunks(draws.taken, lambda taken: _delta(*_resampled(taken, group.counts)))
-        lo, hi = percentile_interval(resampled)
+    lo, hi = np.full((2, len(u)), np.nan)
+    if draws is not None and group.n_units > 1:
+        n_units = (group.counts[0] != group.counts[1]).sum(axis=0)
+        error = standard_error(_influences(group.counts))
+        several = np.flatnonzero(n_units > 1)
+        size = max(1, _ENTRIES // len(draws.taken))
+        for first in range(0, len(several), size):
+            draws.go_on()
+            at = several[first : first + size]
+            resampled = _resampled_delta(draws.taken, group.counts, at)
+            lo[at], hi[at] = percentile_interval((u - v)[at], resampled, error[at], n_units[at])
     return {"u_a": u, "u_b": v, "delta_u": u - v, "delta_u_lo": lo, "delta_u_hi": hi}
-
-
-def _correlate(delta: Float64Array, pair: Sequence[GroupUsage], draws: Resamples | None) -> tuple[float, float, float]:
-    r = pearson(delta[0], delta[1])
-    if draws is None or np.isnan(r) or any(group.alone for group in pair):
-        return float(r), np.nan, np.nan
-    resampled = _in_chunks(
-        draws.taken, lambda taken: pearson(*(_delta(*_resampled(taken, group.counts)) for group in pair))
-    )
-    lo, hi = basic_interval(r, resampled, least=-1.0, most=1.0)
-    return float(r), float(lo), float(hi)
 
 
 def _totals(sides: tuple[Float64Array, Float64Array]) -> tuple[Float64Array, Float64Array]:
@@ -173,21 +197,19 @@ def _totals(sides: tuple[Float64Array, Float64Array]) -> tuple[Float64Array, Flo
     return shares(sides[0].sum(axis=0)), shares(sides[1].sum(axis=0))
 
 
-def _resampled(taken: Float64Array, sides: tuple[Float64Array, Float64Array]) -> tuple[Float64Array, Float64Array]:
-    return shares(taken @ sides[0]), shares(taken @ sides[1])
-
-
-def _exchanged_tv(exchanged: Float64Array, sides: tuple[Float64Array, Float64Array]) -> Float64Array:
-    a, b = sides
-    moved = exchanged @ (a - b)
-    return total_variation(shares(a.sum(axis=0) - moved), shares(b.sum(axis=0) + moved))
-
-
 def _delta(u: Float64Array, v: Float64Array) -> Float64Array:
     return u - v
 
 
-def _in_chunks(draws: Float64Array, compute: Any) -> Float64Array:
-    """Compute a value for each draw, some draws at a time."""
-    size = max(1, _ENTRIES // 512)
-    return np.concatenate([compute(draws[first : first + size]) for first in range(0, len(draws), size)])
+def _influences(sides: tuple[Float64Array, Float64Array]) -> Float64Array:
+    """Give what each unit does to the differences of usage, [N, E]."""
+    a, b = (ratio_influences(side, side.sum(axis=1, keepdims=True)) for side in sides)
+    return a - b
+
+
+def _resampled_delta(
+    taken: Float64Array, sides: tuple[Float64Array, Float64Array], experts: npt.NDArray[Any]
+) -> Float64Array:
+    """Give the differences of usage of some experts, resampled, [E, R]."""
+    a, b = (resampled_ratios(taken, side[:, experts], side.sum(axis=1, keepdims=True)) for side in sides)
+    return a - b

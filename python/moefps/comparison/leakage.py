@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from moefps.comparison.association import benjamini_hochberg, sign_flip_p, slope, spearman
+from moefps.comparison.correlating import correlation_intervals
 from moefps.comparison.grouping import CANONICAL, TOOL
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def leakage_summary(
         row = {"layer": layer, **row, "n_experts": n_experts[layer], "reason": _reason(found, layer, counts)}
         if found.delta is not None:
             tool, canonical = found.delta
-            row |= {"r": found.r[0], "r_lo": found.r[1], "r_hi": found.r[2]}
-            row |= {"spearman": float(spearman(tool, canonical)), "slope": float(slope(tool, canonical))}
+            row |= {"r": found.r, "spearman": float(spearman(tool, canonical)), "slope": float(slope(tool, canonical))}
         rows.append(row)
+    moments = {layer: found.moments for layer, found in enumerate(layers) if found.moments is not None}
+    for layer, (lo, hi) in zip(moments, correlation_intervals(list(moments.values())).tolist(), strict=True):
+        rows[layer] |= {"r_lo": lo, "r_hi": hi}
     tested = [row["layer"] for row in rows if row["reason"] is None]
     if tested and n_resamples:
         p = _test(layers, tested, n_resamples, seed)
@@ -99,7 +102,7 @@ def _reason(found: LayerUsage, layer: int, counts: Mapping[str, Float64Array]) -
             return f"there is no group {name}"
         if not counts[name][layer]:
             return f"no token of {name} is compared"
-    if found.delta is None or not np.isnan(found.r[0]):
+    if found.delta is None or not np.isnan(found.r):
         return None
     if found.delta.shape[1] < 2:
         return "the layer has one expert"

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from moefps.comparison.resampling import percentile_interval, resampled_ratios
+from moefps.comparison.jackknife import ratio_influences, standard_error
+from moefps.comparison.resampling import mean_with_interval, percentile_interval, resampled_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from moefps._typing import Float64Array, IndexArray
+    from moefps._typing import Float64Array, IndexArray, ProgressCallback
     from moefps.comparison.grouping import Grouping
 
-__all__ = ["MEASURES", "TokenSums", "layer_table", "mean_over_layers", "token_sums"]
+__all__ = ["MEASURES", "LayerMean", "TokenSums", "layer_table", "mean_over_layers", "token_sums", "with_interval"]
 
 
 class Measure(NamedTuple):
@@ -58,10 +59,43 @@ class TokenSums:
     sums : mapping of str to ndarray of float64 [N, G, L]
         The numerator of each measure; without those that need weights where there are none. NaN in layers where a
         measure is not defined.
+    limits : mapping of str to tuple of ndarray [L]
+        The least and the most that each measure can be.
     """
 
     counts: Float64Array
     sums: Mapping[str, Float64Array]
+    limits: Mapping[str, tuple[Float64Array, Float64Array]]
+
+
+class LayerMean(NamedTuple):
+    """A mean over layers of means over tokens.
+
+    Attributes
+    ----------
+    mean : float
+        The mean.
+    resampled : ndarray [R] or None
+        Its resamples; None where there are none.
+    influences : ndarray [N]
+        What each unit does to it.
+    n_units : int
+        Units that have a token.
+    """
+
+    mean: float
+    resampled: Float64Array | None
+    influences: Float64Array
+    n_units: int
+
+    def less(self, other: LayerMean) -> LayerMean:
+        """Give the difference to another, of the same draws."""
+        return LayerMean(
+            self.mean - other.mean,
+            None if self.resampled is None or other.resampled is None else self.resampled - other.resampled,
+            self.influences - other.influences,
+            min(self.n_units, other.n_units),
+        )
 
 
 def token_sums(parts: Sequence[Mapping[str, Any]], grouping: Grouping, top_k: IndexArray) -> TokenSums:
@@ -96,10 +130,26 @@ def token_sums(parts: Sequence[Mapping[str, Any]], grouping: Grouping, top_k: In
         if measure.minus is not None:
             numerator = numerator - gather(measure.minus)
         sums[name] = numerator / scales[measure.scale]
-    return TokenSums(gather("count"), sums)
+    return TokenSums(gather("count"), sums, {name: _limits(name, top_k.astype(np.float64)) for name in sums})
 
 
-def layer_table(found: TokenSums, groups: Mapping[str, int], taken: Float64Array | None) -> pl.DataFrame:
+def _limits(name: str, top_k: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Give the least and the most that a measure can be, in every layer."""
+    one = np.ones(len(top_k))
+    if name.endswith("_diff"):
+        return np.inf * -one, np.inf * one
+    if name.startswith("neff"):
+        return one, top_k
+    most = {"intersection": top_k, "entropy_a": np.log(top_k), "entropy_b": np.log(top_k)}
+    return 0 * one, most.get(name, one)
+
+
+def layer_table(
+    found: TokenSums,
+    groups: Mapping[str, int],
+    taken: Float64Array | None,
+    progress: ProgressCallback | None = None,
+) -> pl.DataFrame:
     """Make the table of layers: a row a layer and group, means with their intervals.
 
     Parameters
@@ -110,6 +160,8 @@ def layer_table(found: TokenSums, groups: Mapping[str, int], taken: Float64Array
         The groups that are wanted, and their places.
     taken : ndarray [R, N] or None
         How often each unit is in each resample; None for no intervals.
+    progress : callable, optional
+        Gets the measures that are done, and how many there are.
     """
     places = list(groups.values())
     n_layers = found.counts.shape[2]
@@ -119,49 +171,40 @@ def layer_table(found: TokenSums, groups: Mapping[str, int], taken: Float64Array
         "group": list(groups) * n_layers,
         "count": counts.sum(axis=0).astype(np.int64).ravel(),
     }
-    for name in MEASURES:
+    for done, name in enumerate(MEASURES):
+        if progress is not None:
+            progress(done, len(MEASURES))
         if name not in found.sums:
             nothing = pl.Series([None] * (n_layers * len(places)), dtype=pl.Float64)
             columns |= {name: nothing, f"{name}_lo": nothing, f"{name}_hi": nothing}
             continue
         sums = found.sums[name][:, places].transpose(0, 2, 1)
-        mean, lo, hi = mean_with_interval(sums, counts, taken)
+        least, most = (of[:, np.newaxis] for of in found.limits[name])
+        mean, lo, hi = mean_with_interval(sums, counts, taken, least=least, most=most)
         columns |= {name: mean.ravel(), f"{name}_lo": lo.ravel(), f"{name}_hi": hi.ravel()}
+    if progress is not None:
+        progress(len(MEASURES), len(MEASURES))
     return pl.DataFrame(columns, nan_to_null=True)
 
 
-def mean_with_interval(
-    sums: npt.NDArray[Any], counts: npt.NDArray[Any], taken: Float64Array | None
-) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Give Σ sums / Σ counts over units [N, ...], and its percentile interval.
-
-    Returns
-    -------
-    mean, lo, hi : ndarray [...]
-        NaN without a token; ends are NaN where fewer than two units have one, as nothing is to be resampled then.
-    """
-    total = counts.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(total > 0, sums.sum(axis=0) / total, np.nan)
-    alone = (counts > 0).sum(axis=0) < 2
-    if taken is None or alone.all():
-        return mean, np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
-    lo, hi = percentile_interval(resampled_ratios(taken, sums, counts))
-    return mean, np.where(alone, np.nan, lo), np.where(alone, np.nan, hi)
-
-
-def mean_over_layers(
-    sums: npt.NDArray[Any], counts: npt.NDArray[Any], taken: Float64Array | None
-) -> tuple[float | None, Float64Array | None]:
-    """Give the mean over layers of a mean over tokens, [N, L] each, and its resamples.
+def mean_over_layers(sums: npt.NDArray[Any], counts: npt.NDArray[Any], taken: Float64Array | None) -> LayerMean | None:
+    """Give the mean over layers of a mean over tokens, [N, L] each.
 
     Layers without a token count nowhere; None where there is no other.
     """
     has = counts.sum(axis=0) > 0
     if not has.any():
-        return None, None
+        return None
     sums, counts = sums[:, has], counts[:, has]
     mean = float((sums.sum(axis=0) / counts.sum(axis=0)).mean())
-    if taken is None or int((counts > 0).any(axis=1).sum()) < 2:
-        return mean, None
-    return mean, resampled_ratios(taken, sums, counts).mean(axis=1)
+    resampled = None if taken is None else resampled_ratios(taken, sums, counts).mean(axis=0)
+    return LayerMean(mean, resampled, ratio_influences(sums, counts).mean(axis=1), int((counts > 0).any(axis=1).sum()))
+
+
+def with_interval(of: LayerMean, *, least: float = -np.inf) -> tuple[float, float | None, float | None]:
+    """Give a mean over layers and its interval, from what it can be at least; None where there is none."""
+    if of.resampled is None or of.n_units < 2:
+        return of.mean, None, None
+    ends = percentile_interval(of.mean, of.resampled, standard_error(of.influences), of.n_units)
+    lo, hi = (None if np.isnan(end) else max(least, float(end)) for end in ends)
+    return of.mean, lo, hi

@@ -64,11 +64,11 @@ class Units:
         return task // self.tasks_per_unit
 
 
-def make_units(match: Match) -> Units:
-    """Choose units of as few tasks as the memory for a layer allows."""
+def make_units(match: Match, n_resamples: int = 0) -> Units:
+    """Choose units of as few tasks as the memory for a layer, and for the draws of all resamples, allows."""
     n_tasks, per_unit = len(match.tasks), 1
     per_cell = match.grouping.n_classes * (match.a.dump.n_experts * _BYTES_OF_EXPERT + _BYTES_OF_LAYER)
-    most = max(2, min(MOST_UNITS, MOST_BYTES // per_cell))
+    most = max(2, min(MOST_UNITS, MOST_BYTES // per_cell, MOST_BYTES // (8 * max(1, n_resamples))))
     while -(-n_tasks // per_unit) > most:
         per_unit *= 2
     return Units(-(-n_tasks // per_unit), per_unit)

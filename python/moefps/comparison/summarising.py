@@ -10,9 +10,8 @@ import polars as pl
 from moefps._version import __version__
 from moefps.comparison.distances import distance_trend
 from moefps.comparison.grouping import ALL, PAIR_GROUPS, TOOL
-from moefps.comparison.measures import layer_table, mean_over_layers
+from moefps.comparison.measures import layer_table, mean_over_layers, with_interval
 from moefps.comparison.reduction import has_shares
-from moefps.comparison.resampling import percentile_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["summarise"]
 
-_MOST_LAYERS = 5
+_MOST = 5
 _RESPONSES = {
     "all": "tool_response",
     "docstring": "tool_response_docstring",
@@ -32,7 +31,9 @@ _RESPONSES = {
 def summarise(measured: Measured, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """Give the summary: JSON's own types alone, null for what is not defined."""
     match = measured.match
-    of_all = layer_table(measured.tokens, {ALL: 0}, measured.taken)
+    of_all = tables["layer_metrics"].filter(pl.col("group") == ALL)
+    if not of_all.height:
+        of_all = layer_table(measured.tokens, {ALL: 0}, measured.taken)
     leakage = tables["tool_expert_leakage_summary"]
     classes = np.bincount(match.kind[measured.compared], minlength=match.grouping.n_classes)
     counts = match.grouping.add_up(classes, axis=0).astype(int).tolist()
@@ -47,6 +48,8 @@ def summarise(measured: Measured, tables: Mapping[str, pl.DataFrame]) -> dict[st
         "top_k": match.a.dump.top_k,
         "top_tv_layers": _extreme(of_all, "tv", descending=True),
         "low_jaccard_layers": _extreme(of_all, "jaccard", descending=False),
+        "top_tv_groups": _top_groups(measured),
+        "usage_beyond_chance": _beyond_chance(tables["layer_joint_metrics"]),
         "tool_response_tv": _response_tv(measured),
         "top_r_layers": _top_r(leakage),
         "n_layers_tested": leakage["p"].count(),
@@ -70,11 +73,32 @@ def _extreme(of_all: pl.DataFrame, name: str, *, descending: bool) -> list[dict[
     """Give the layers with the largest or smallest mean; of equal ones, the first."""
     there = of_all.filter(pl.col(name).is_not_null())
     ranked = there.sort(pl.col(name).round(12), descending=descending, maintain_order=True)
-    return ranked.head(_MOST_LAYERS).select("layer", name, f"{name}_lo", f"{name}_hi").to_dicts()
+    return ranked.head(_MOST).select("layer", name, f"{name}_lo", f"{name}_hi").to_dicts()
+
+
+def _top_groups(measured: Measured) -> list[dict[str, Any]] | None:
+    """Give the groups of a column with the largest means over layers of TV; None where groups are of no column."""
+    if measured.match.about.get("by") is None or "tv" not in measured.tokens.sums:
+        return None
+    found: list[tuple[float, dict[str, Any]]] = []
+    for name in measured.wanted:
+        place = measured.match.grouping.names.index(name)
+        of = mean_over_layers(measured.tokens.sums["tv"][:, place], measured.tokens.counts[:, place], measured.taken)
+        if name != ALL and of is not None:
+            ends = with_interval(of, least=0.0)
+            found.append((of.mean, {"group": name, **dict(zip(("tv", "tv_lo", "tv_hi"), ends, strict=True))}))
+    found.sort(key=lambda one: -round(one[0], 12))
+    return [row for _, row in found[:_MOST]]
+
+
+def _beyond_chance(joint: pl.DataFrame) -> dict[str, int] | None:
+    """Count the layers whose use of experts differs by more than chance gives; None where there is no interval."""
+    lo = joint.filter(pl.col("group") == ALL)["usage_js_lo"].drop_nulls()
+    return {"n_layers": int((lo > 0).sum()), "n_layers_tested": len(lo)} if len(lo) else None
 
 
 def _top_r(leakage: pl.DataFrame) -> list[dict[str, Any]]:
-    there = leakage.filter(pl.col("r").is_not_null()).head(_MOST_LAYERS)
+    there = leakage.filter(pl.col("r").is_not_null()).head(_MOST)
     return there.select("layer", "r", "r_lo", "r_hi", "p", "q").to_dicts()
 
 
@@ -82,21 +106,19 @@ def _response_tv(measured: Measured) -> dict[str, float | None] | None:
     """Give means over layers of TV on tool responses, and how much more it is off the docstrings."""
     if measured.match.grouping is not PAIR_GROUPS or "tv" not in measured.tokens.sums:
         return None
-    found: dict[str, float | None] = {}
-    resampled = {}
+    means = {}
     for word, group in _RESPONSES.items():
         place = PAIR_GROUPS.names.index(group)
         sums, counts = measured.tokens.sums["tv"][:, place], measured.tokens.counts[:, place]
-        found[word], resampled[word] = mean_over_layers(sums, counts, measured.taken)
-    docstring, other = found["docstring"], found["non_docstring"]
-    found["ratio"] = other / docstring if docstring and other is not None else None
-    found["difference"] = other - docstring if docstring is not None and other is not None else None
-    found |= {"difference_lo": None, "difference_hi": None}
-    if resampled["docstring"] is not None and resampled["non_docstring"] is not None:
-        lo, hi = percentile_interval(resampled["non_docstring"] - resampled["docstring"])
-        ends = {"difference_lo": float(lo), "difference_hi": float(hi)}
-        found |= {name: None if np.isnan(end) else end for name, end in ends.items()}
-    return found
+        means[word] = mean_over_layers(sums, counts, measured.taken)
+    found = {word: None if mean is None else mean.mean for word, mean in means.items()}
+    found |= dict.fromkeys(("ratio", "difference", "difference_lo", "difference_hi"))
+    docstring, other = means["docstring"], means["non_docstring"]
+    if docstring is None or other is None:
+        return found
+    found["ratio"] = other.mean / docstring.mean if docstring.mean else None
+    names = ("difference", "difference_lo", "difference_hi")
+    return found | dict(zip(names, with_interval(other.less(docstring)), strict=True))
 
 
 def _one_sided(measured: Measured, counts: list[int]) -> dict[str, str | None]:

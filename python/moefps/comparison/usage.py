@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from moefps._typing import Float64Array
+from moefps.comparison.jackknife import student_t
 
-_ENTRIES = 1 << 21
-"""Shares that are exchanged at a time."""
-
-__all__ = ["exchanged_halves", "exchanged_tv", "js_divergence", "shares", "total_variation", "usage_entropy"]
+__all__ = [
+    "divergence_interval",
+    "exchanged_distances",
+    "exchanged_halves",
+    "js_divergence",
+    "shares",
+    "total_variation",
+    "usage_entropy",
+]
 
 
 def shares(counts: Float64Array) -> Float64Array:
@@ -63,39 +69,90 @@ def usage_entropy(u: Float64Array) -> Float64Array:
     return found
 
 
-def exchanged_tv(a: Float64Array, b: Float64Array, *, n_resamples: int, seed: int) -> Float64Array:
-    """Give the mean total variation of usage when the conditions are exchanged within random halves of the tasks.
+def exchanged_distances(a: Float64Array, b: Float64Array, exchanged: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Give total variation and divergence of usage when the conditions are exchanged within halves of the tasks.
 
-    That is what chance alone makes of it: total variation is never negative, so it has no interval around 0.
+    That is what chance alone makes of them: neither is ever negative, so both are above 0 where nothing differs.
 
     Parameters
     ----------
-    a, b : ndarray [N, ..., E]
+    a, b : ndarray [N, E]
         What each task adds to the usage of the experts, in the two conditions.
-    n_resamples : int
-        Random halves.
-    seed : int
-        Of the generator.
+    exchanged : ndarray [H, N]
+        As `exchanged_halves` gives it.
 
     Returns
     -------
-    ndarray [...]
-        NaN where there is no usage.
+    total_variation, js_divergence : ndarray [H]
 
     Examples
     --------
-    >>> a = np.array([[[4.0, 0.0]], [[4.0, 0.0]]])
-    >>> exchanged_tv(a, a[..., ::-1], n_resamples=20, seed=0).tolist()
-    [0.0]
+    >>> a = np.array([[4.0, 0.0], [4.0, 0.0]])
+    >>> halves = exchanged_halves(2, 20, seed=0)
+    >>> [of.max().item() for of in exchanged_distances(a, a[..., ::-1], halves)]
+    [0.0, 0.0]
     """
-    exchanged = exchanged_halves(len(a), n_resamples, seed=seed)
+    moved = exchanged @ (a - b)
+    u, v = shares(a.sum(axis=0) - moved), shares(b.sum(axis=0) + moved)
+    return total_variation(u, v), js_divergence(u, v)
+
+
+def divergence_interval(
+    a: Float64Array, b: Float64Array, exchanged: Float64Array, by_chance: Float64Array
+) -> tuple[float, float]:
+    """Give an interval (95 %) for the Jensen-Shannon divergence of usage that there would be over endless tasks.
+
+    What chance adds is what exchanging the conditions within halves of the tasks gives, and is taken off. The variance
+    has two parts: what exchanging gives, which there is without any difference, and what leaving each task out gives,
+    which grows with the difference. A divergence is inside where the estimate is within Student's t standard errors of
+    it, by the variance that there would be at that divergence. So 0 is inside unless there is more than chance gives.
+
+    Parameters
+    ----------
+    a, b : ndarray [N, E]
+        What each task adds to the usage of the experts, in the two conditions; two tasks or more have some.
+    exchanged : ndarray [H, N]
+        As `exchanged_halves` gives it.
+    by_chance : ndarray [H]
+        The divergences of `exchanged_distances`.
+
+    Returns
+    -------
+    lo, hi : float
+        From 0 to 1. The divergence itself may lie above `hi`: chance raises it.
+
+    References
+    ----------
+    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927 (the variance at what is tested).
+    Efron and Stein, The Jackknife Estimate of Variance, 1981 (leaving each task out).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.poisson([[40.0, 20.0], [20.0, 40.0]], size=(30, 2, 2)).swapaxes(0, 1).astype(float)
+    >>> halves = exchanged_halves(30, 100, seed=0)
+    >>> lo, hi = divergence_interval(a, b, halves, exchanged_distances(a, b, halves)[1])
+    >>> truth = float(js_divergence(np.array([2 / 3, 1 / 3]), np.array([1 / 3, 2 / 3])))
+    >>> bool(lo < truth < hi)
+    True
+    """
     total_a, total_b = a.sum(axis=0), b.sum(axis=0)
-    found = np.zeros(a.shape[1:-1])
-    size = max(1, _ENTRIES // max(1, total_a.size))
-    for first in range(0, n_resamples, size):
-        moved = np.tensordot(exchanged[first : first + size], a - b, axes=1)
-        found += total_variation(shares(total_a - moved), shares(total_b + moved)).sum(axis=0)
-    return found / n_resamples
+    found = float(js_divergence(shares(total_a), shares(total_b)))
+    if found == 0:
+        return 0.0, 0.0
+    without = js_divergence(shares(total_a - a), shares(total_b - b))
+    size = (a + b).sum(axis=1)
+    n_tasks = int((size > 0).sum())
+    variance = (n_tasks - 1) / n_tasks * float(((found - without[size > 0]) ** 2).sum())
+    # Halves that are not of one size leave so much of a difference that there is.
+    kept = 1 - float((((1 - 2 * exchanged) @ (size / size.sum())) ** 2).mean())
+    estimate = (found - float(by_chance.mean())) / max(kept, 0.5)
+    t_squared = student_t(n_tasks) ** 2
+    slope, always = variance / found, float(by_chance.var())
+    # (estimate - J)² = t² (slope · J + always), solved for J.
+    middle = estimate + t_squared * slope / 2
+    half = np.sqrt(max(0.0, middle**2 - estimate**2 + t_squared * always))
+    return float(np.clip(middle - half, 0.0, 1.0)), float(np.clip(middle + half, 0.0, 1.0))
 
 
 def exchanged_halves(n_tasks: int, n_resamples: int, *, seed: int) -> Float64Array:
