@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import moefps
-from reporting.pages import DUMP, HOSTILE, MORE_HOSTILE, ODD, compare_pairs, hostile_dump
+from reporting.pages import HOSTILE, MORE_HOSTILE, ODD, compare_pairs, hostile_dump
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, which drives the browser")
 
@@ -75,7 +75,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, browser):
-    """A comparison with a long table, metrics with intervals and picks, and two pages of hostile names."""
+    """A comparison with a long table; and of hostile names another, and metrics with intervals and picks."""
     folder = tmp_path_factory.mktemp("pages")
     found = compare_pairs(folder)
     rng = np.random.default_rng(1)
@@ -86,7 +86,6 @@ def pages(tmp_path_factory, browser):
     base, tuned = (hostile_dump(folder, name) for name in (f"base {ODD}", f"tuned {ODD}"))
     sources = {
         "comparison": found,
-        "dump": DUMP,
         "hostile": moefps.compare(base, tuned, by="part", n_resamples=0),
         "hostile-dump": base,
     }
@@ -110,7 +109,7 @@ def comparison(browser, pages):
     opened.context.close()
 
 
-@pytest.mark.parametrize("name", ["comparison", "dump", "hostile", "hostile-dump"])
+@pytest.mark.parametrize("name", ["comparison", "hostile", "hostile-dump"])
 def test_all_is_drawn_and_nothing_leaves_the_page(browser, pages, name):
     opened = Opened(browser, pages[name], offline=True, color_scheme="dark")
     page = opened.page
@@ -136,7 +135,7 @@ def test_all_is_drawn_and_nothing_leaves_the_page(browser, pages, name):
 
 
 def test_the_page_forbids_itself_the_network_and_other_scripts(browser, pages):
-    opened = Opened(browser, pages["dump"])
+    opened = Opened(browser, pages["hostile-dump"])
     refused, begun = [], len(opened.asked)
     opened.page.on("requestfailed", lambda request: refused.append((request.url, request.failure)))
     done = opened.page.evaluate("""async () => {
