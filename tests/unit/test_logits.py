@@ -140,7 +140,7 @@ def test_logits_that_are_not_accepted(value, found, dtype, n_threads):
     ids, logits = good()
     logits = logits.astype(dtype)
     logits[137, 1, 4] = logits[200:] = value
-    words = ("router_logits", "row 137", "layer 1", "expert 4", found, "accepted", "-inf for a masked expert")
+    words = ("router_logits", "row 137", "layer 1", "expert 4", found, "accepted", "minus infinity for a masked expert")
     refused(moefps.DataError, call(ids, logits, n_threads=n_threads), *words)
     # Passive experts' logits are checked, those of tokens that the layer did not see are not.
     refused(moefps.DataError, call(ids, logits, passive_experts=2, n_threads=n_threads), *words)

@@ -6,7 +6,8 @@ use ndarray::{ArrayView3, s};
 
 use crate::{Error, Result};
 
-/// A borrowed array `[samples, layers, experts]`. Nothing is copied; rows are read as float64 one at a time.
+/// A borrowed array of three axes, such as `[samples, layers, experts]`. Nothing is copied; rows are read as float64 one
+/// at a time.
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
     /// Half precision.
@@ -15,6 +16,36 @@ pub enum Values<'a> {
     F32(ArrayView3<'a, f32>),
     /// Double precision.
     F64(ArrayView3<'a, f64>),
+}
+
+impl Values<'_> {
+    /// Its three lengths.
+    #[must_use]
+    pub fn shape(&self) -> (usize, usize, usize) {
+        match self {
+            Self::F16(x) => x.dim(),
+            Self::F32(x) => x.dim(),
+            Self::F64(x) => x.dim(),
+        }
+    }
+
+    /// Bytes of an element.
+    pub(crate) fn element_bytes(&self) -> usize {
+        match self {
+            Self::F16(_) => 2,
+            Self::F32(_) => 4,
+            Self::F64(_) => 8,
+        }
+    }
+
+    /// One element.
+    pub(crate) fn at(&self, place: [usize; 3]) -> f64 {
+        match self {
+            Self::F16(x) => x[place].to_f64(),
+            Self::F32(x) => x[place].into(),
+            Self::F64(x) => x[place],
+        }
+    }
 }
 
 /// Fingerprints with the name that error messages call them by.
@@ -32,11 +63,7 @@ impl Samples<'_> {
     /// `(samples, layers, experts)`.
     #[must_use]
     pub fn shape(&self) -> (usize, usize, usize) {
-        match &self.values {
-            Values::F16(x) => x.dim(),
-            Values::F32(x) => x.dim(),
-            Values::F64(x) => x.dim(),
-        }
+        self.values.shape()
     }
 
     /// How far from 1 a row may sum, and the dtype's name. Generous towards rounding, not towards mistakes.

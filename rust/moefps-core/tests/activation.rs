@@ -6,19 +6,17 @@ mod common;
 use common::on;
 use half::f16;
 use moefps_core::Error;
-use moefps_core::activation::{Bins, Chosen, Request, Scoring, Source, Sums, sum};
-use moefps_core::count::{Groups, Layer};
+use moefps_core::activation::{Bins, Request, Source, Sums, sum};
 use moefps_core::sample::Values;
 use moefps_core::task::Task;
+use moefps_core::trace::{Groups, Layer, Scoring};
 use ndarray::{Array3, s};
 use proptest::prelude::*;
 
 const BINS: Bins = Bins { count: 4, highest: 0.8 };
 
-fn chosen(index: usize) -> Chosen {
-    let layer = Layer { n_experts: 6, passive_experts: 1, top_k: 3, signed_weights: false };
-    Chosen { index, layer, scoring: Scoring::Softmax }
-}
+const LAYER: Layer =
+    Layer { n_experts: 6, passive_experts: 1, top_k: 3, signed_weights: false, scoring: Some(Scoring::Softmax) };
 
 /// Ids and weights of some tokens, three layers and three slots, some experts chosen twice.
 fn traces() -> impl Strategy<Value = (Array3<i16>, Array3<f32>)> {
@@ -37,9 +35,14 @@ fn traces() -> impl Strategy<Value = (Array3<i16>, Array3<f32>)> {
     })
 }
 
-fn run<'a>(source: Source<'a>, layers: &'a [Chosen], groups: Option<Groups<'a>>, threads: usize) -> Sums {
-    let request = Request { source, layers, groups, threshold: 0.3, bins: BINS };
+fn run<'a>(source: Source<'a>, chosen: &'a [usize], groups: Option<Groups<'a>>, threads: usize) -> Sums {
+    let request = Request { source, layers: &[LAYER; 3], chosen, groups, threshold: 0.3, bins: BINS };
     on(threads, || sum(&request, &Task::new())).expect("sums")
+}
+
+fn one_layer<'a>(source: Source<'a>, layers: &'a [Layer; 1]) -> Sums {
+    let request = Request { source, layers, chosen: &[0], groups: None, threshold: 0.3, bins: BINS };
+    sum(&request, &Task::new()).expect("sums")
 }
 
 fn slots<'a>(ids: &'a Array3<i16>, weights: &'a Array3<f32>, renormalized: bool) -> Source<'a> {
@@ -67,13 +70,12 @@ proptest! {
 
     #[test]
     fn sums_are_what_the_definitions_say((ids, weights) in traces(), renormalized in any::<bool>()) {
-        let layers = [chosen(2), chosen(0)];
-        let found = run(slots(&ids, &weights, renormalized), &layers, None, 2);
-        for (l, layer) in layers.iter().enumerate() {
+        let found = run(slots(&ids, &weights, renormalized), &[2, 0], None, 2);
+        for (l, layer) in [2, 0].into_iter().enumerate() {
             let mut summed = 0;
             let mut values: Vec<Vec<f64>> = vec![Vec::new(); 5];
             for t in 0..ids.dim().0 {
-                let row = s![t, layer.index, ..];
+                let row = s![t, layer, ..];
                 let (ids, weights) = (ids.slice(row).to_vec(), weights.slice(row).to_vec());
                 if let Some(token) = plain_token(&ids, &weights, renormalized) {
                     summed += 1;
@@ -97,15 +99,14 @@ proptest! {
 
     #[test]
     fn threads_and_groups((ids, weights) in traces(), threads in 2usize..9) {
-        let layers = [chosen(0), chosen(1), chosen(2)];
         let groups: Vec<u32> = (0..ids.dim().0 as u32).map(|t| t / 5 % 3).collect();
         let groups = Some(Groups { ids: &groups, count: 3 });
         let logits = Array3::from_shape_fn((ids.dim().0, 3, 6), |(t, l, e)| f16::from_f32(((t * 7 + l + e * e) % 5) as f32));
         let router = Source::Router { expert_ids: ids.view(), router_logits: Values::F16(logits.view()) };
         for source in [slots(&ids, &weights, true), router] {
-            let one = run(source, &layers, groups, 1);
-            prop_assert_eq!(&run(source, &layers, groups, threads), &one);
-            let whole = run(source, &layers, None, 2);
+            let one = run(source, &[0, 1, 2], groups, 1);
+            prop_assert_eq!(&run(source, &[0, 1, 2], groups, threads), &one);
+            let whole = run(source, &[0, 1, 2], None, 2);
             prop_assert_eq!(one.counts.sum_axis(ndarray::Axis(0)), whole.counts.index_axis(ndarray::Axis(0), 0).to_owned());
             prop_assert_eq!(&one.histogram, &whole.histogram);
         }
@@ -119,9 +120,8 @@ fn a_distribution_worked_by_hand() {
     let rows = [quarters([0.5, 0.25, 0.25, 0.0, 0.0, 0.0]), [f32::NAN; 6], [1.0; 6]];
     let logits = Array3::from_shape_vec((3, 1, 6), rows.concat()).expect("logits");
     let source = Source::Router { expert_ids: ids.view(), router_logits: Values::F32(logits.view()) };
-    let layers = [Chosen { layer: Layer { top_k: 1, ..chosen(0).layer }, ..chosen(0) }];
     // The second token has no slot, the third only one on the passive expert.
-    let found = run(source, &layers, None, 1);
+    let found = one_layer(source, &[Layer { top_k: 1, ..LAYER }]);
     assert_eq!(found.tokens[[0, 0]], 1);
     assert_eq!(found.activations.slice(s![0, 0, ..]).to_vec(), vec![1; 5]);
     assert_eq!(found.counts.slice(s![0, 0, ..]).to_vec(), vec![1, 0, 0, 0, 0]);
@@ -132,9 +132,8 @@ fn a_distribution_worked_by_hand() {
 fn zeros_of_a_dense_array_are_no_activations() {
     let rows = vec![0.0, 0.9, 0.2, 0.0, 0.0, 0.0, 0.8, 0.0, 0.4];
     let dense = Array3::from_shape_vec((3, 1, 3), rows).expect("activations");
-    let layer = Layer { n_experts: 3, passive_experts: 0, top_k: 0, signed_weights: false };
-    let layers = [Chosen { index: 0, layer, scoring: Scoring::Probabilities }];
-    let found = run(Source::Dense(Values::F64(dense.view())), &layers, None, 1);
+    let layer = Layer { n_experts: 3, passive_experts: 0, top_k: 0, ..LAYER };
+    let found = one_layer(Source::Dense(Values::F64(dense.view())), &[layer]);
     assert_eq!((found.tokens[[0, 0]], found.left_out[[0, 0]]), (2, 0));
     assert_eq!(found.activations.slice(s![0, 0, ..]).to_vec(), vec![1, 1, 2]);
     assert_eq!(found.totals.slice(s![0, 0, ..]).to_vec(), vec![0.8, 0.9, 0.4]);
@@ -147,12 +146,13 @@ fn zeros_of_a_dense_array_are_no_activations() {
 fn what_does_not_fit_is_refused() {
     let ids = Array3::from_elem((4, 2, 3), 1i16);
     let weights = Array3::<f32>::ones((4, 2, 3));
-    let (one, absent) = ([chosen(1)], [chosen(2)]);
-    let good = Request { source: slots(&ids, &weights, false), layers: &one, groups: None, threshold: 0.1, bins: BINS };
+    let source = slots(&ids, &weights, false);
+    let good = Request { source, layers: &[LAYER; 2], chosen: &[1], groups: None, threshold: 0.1, bins: BINS };
     let message = |request: Request<'_>| sum(&request, &Task::new()).expect_err("refused").to_string();
     assert!(sum(&good, &Task::new()).is_ok());
-    assert!(message(Request { layers: &[], ..good }).contains("layers: 0"));
-    assert!(message(Request { layers: &absent, ..good }).contains("layer 2"));
+    assert!(message(Request { layers: &[], ..good }).contains("0 layers"));
+    assert!(message(Request { chosen: &[], ..good }).contains("layers: []; accepted: some of 0 to 1"));
+    assert!(message(Request { chosen: &[2], ..good }).contains("layers: [2]"));
     let groups = Groups { ids: &[0, 1, 2, 0], count: 2 };
     assert_eq!(message(Request { groups: Some(groups), ..good }), "groups: token row 2 is 2; accepted: 0 to 1");
     let narrow = Array3::<f32>::ones((4, 2, 2));

@@ -6,13 +6,14 @@ mod common;
 use common::on;
 use moefps_core::Error;
 use moefps_core::agreement::{Agreement, Comparison, Side, compare};
-use moefps_core::count::{Groups, Layer, Weights};
+use moefps_core::sample::Values;
 use moefps_core::task::Task;
+use moefps_core::trace::{Groups, Layer};
 use ndarray::Array3;
 use proptest::prelude::*;
 
 const EXPERTS: i16 = 12;
-const LAYER: Layer = Layer { n_experts: 12, passive_experts: 2, top_k: 3, signed_weights: false };
+const LAYER: Layer = Layer { n_experts: 12, passive_experts: 2, top_k: 3, signed_weights: false, scoring: None };
 
 type Trace = (Array3<i16>, Array3<f32>);
 
@@ -31,7 +32,7 @@ fn trace(tokens: usize) -> impl Strategy<Value = Trace> {
 }
 
 fn side<'a>(trace: &'a Trace, rows: Option<&'a [i64]>) -> Side<'a> {
-    Side { expert_ids: trace.0.view(), expert_weights: Some(Weights::F32(trace.1.view())), rows }
+    Side { expert_ids: trace.0.view(), expert_weights: Some(Values::F32(trace.1.view())), rows }
 }
 
 fn compared<'a>(a: &'a Trace, b: &'a Trace) -> Comparison<'a> {

@@ -5,15 +5,17 @@ mod common;
 
 use common::on;
 use moefps_core::Error;
-use moefps_core::count::{Coactivation, Counts, Groups, Layer, Trace, Weights, count};
+use moefps_core::count::{Coactivation, Counts, Trace, count};
+use moefps_core::sample::Values;
 use moefps_core::task::Task;
+use moefps_core::trace::{Groups, Layer};
 use ndarray::{Array2, Array3};
 use proptest::prelude::*;
 
 const EXPERTS: i16 = 12;
 
 fn layer() -> Layer {
-    Layer { n_experts: 12, passive_experts: 2, top_k: 3, signed_weights: false }
+    Layer { n_experts: 12, passive_experts: 2, top_k: 3, signed_weights: false, scoring: None }
 }
 
 /// Ids and weights of some tokens, two layers and three slots.
@@ -37,7 +39,7 @@ fn counts(ids: &Array3<i16>, weights: &Array3<f32>, groups: Option<Groups<'_>>, 
     let follows: Vec<bool> = (0..ids.dim().0).map(|t| t % 7 != 0).collect();
     let trace = Trace {
         expert_ids: ids.view(),
-        expert_weights: Some(Weights::F32(weights.view())),
+        expert_weights: Some(Values::F32(weights.view())),
         layers: &[layer(), layer()],
         follows: Some(&follows),
         groups,
@@ -129,6 +131,6 @@ fn what_does_not_fit_is_refused() {
     let narrow = [Layer { passive_experts: 12, ..layer() }];
     assert!(message(Trace { layers: &narrow, ..good }).contains("layer 0"));
     let weights = Array3::<f32>::zeros((4, 1, 2));
-    let trace = Trace { expert_weights: Some(Weights::F32(weights.view())), ..good };
+    let trace = Trace { expert_weights: Some(Values::F32(weights.view())), ..good };
     assert!(message(trace).contains("expert_weights"));
 }

@@ -6,15 +6,17 @@ mod common;
 use common::on;
 use half::f16;
 use moefps_core::Error;
-use moefps_core::logit::{Groups, Layer, LogitSums, Logits, Scoring, Trace, sum};
+use moefps_core::logit::{LogitSums, Trace, sum};
+use moefps_core::sample::Values;
 use moefps_core::task::Task;
+use moefps_core::trace::{Groups, Layer, Scoring};
 use ndarray::Array3;
 use proptest::prelude::*;
 
 const EXPERTS: i16 = 12;
 
 const fn layer(scoring: Scoring) -> Layer {
-    Layer { n_experts: 12, passive_experts: 2, top_k: 3, scoring: Some(scoring) }
+    Layer { n_experts: 12, passive_experts: 2, top_k: 3, signed_weights: false, scoring: Some(scoring) }
 }
 
 const LAYERS: [Layer; 3] = [layer(Scoring::Softmax), layer(Scoring::Sigmoid), layer(Scoring::SqrtSoftplus)];
@@ -34,7 +36,7 @@ fn traces() -> impl Strategy<Value = (Array3<i16>, Array3<f32>)> {
     })
 }
 
-fn sums<'a>(ids: &'a Array3<i16>, logits: Logits<'a>, groups: Option<Groups<'a>>, threads: usize) -> LogitSums {
+fn sums<'a>(ids: &'a Array3<i16>, logits: Values<'a>, groups: Option<Groups<'a>>, threads: usize) -> LogitSums {
     let trace = Trace { expert_ids: ids.view(), router_logits: logits, layers: &LAYERS, groups };
     on(threads, || sum(&trace, &Task::new())).expect("sums")
 }
@@ -57,7 +59,7 @@ proptest! {
 
     #[test]
     fn sums_are_what_the_definitions_say((ids, logits) in traces()) {
-        let found = sums(&ids, Logits::F32(logits.view()), None, 2);
+        let found = sums(&ids, Values::F32(logits.view()), None, 2);
         for (l, rules) in LAYERS.iter().enumerate() {
             let scoring = rules.scoring.expect("scoring");
             let (mut tokens, mut entropy, mut z, mut top1, mut selection) = (0, 0.0, 0.0, 0.0, 0.0);
@@ -96,11 +98,12 @@ proptest! {
     #[test]
     fn threads_and_precision_change_nothing((ids, logits) in traces(), threads in 2usize..9) {
         let groups: Vec<u32> = (0..ids.dim().0 as u32).map(|t| t / 5 % 3).collect();
-        let halves = logits.mapv(f16::from_f32);
+        let (halves, doubles) = (logits.mapv(f16::from_f32), logits.mapv(f64::from));
         for groups in [None, Some(Groups { ids: &groups, count: 3 })] {
-            let one = sums(&ids, Logits::F32(logits.view()), groups, 1);
-            prop_assert_eq!(&sums(&ids, Logits::F32(logits.view()), groups, threads), &one);
-            prop_assert_eq!(&sums(&ids, Logits::F16(halves.view()), groups, threads), &one);
+            let one = sums(&ids, Values::F32(logits.view()), groups, 1);
+            prop_assert_eq!(&sums(&ids, Values::F32(logits.view()), groups, threads), &one);
+            prop_assert_eq!(&sums(&ids, Values::F16(halves.view()), groups, threads), &one);
+            prop_assert_eq!(&sums(&ids, Values::F64(doubles.view()), groups, threads), &one);
         }
     }
 }
@@ -109,7 +112,7 @@ proptest! {
 fn a_cancelled_sum_ends() {
     let (ids, logits) = (Array3::zeros((1000, 3, 3)), Array3::<f32>::zeros((1000, 3, 12)));
     let trace =
-        Trace { expert_ids: ids.view(), router_logits: Logits::F32(logits.view()), layers: &LAYERS, groups: None };
+        Trace { expert_ids: ids.view(), router_logits: Values::F32(logits.view()), layers: &LAYERS, groups: None };
     let task = Task::new();
     task.cancel();
     assert!(matches!(sum(&trace, &task), Err(Error::Cancelled)));
@@ -121,7 +124,7 @@ fn what_does_not_fit_is_refused() {
     let mut logits = Array3::<f32>::zeros((4, 1, 12));
     logits[[1, 0, 3]] = 1.0;
     let one = [layer(Scoring::Softmax)];
-    let good = Trace { expert_ids: ids.view(), router_logits: Logits::F32(logits.view()), layers: &one, groups: None };
+    let good = Trace { expert_ids: ids.view(), router_logits: Values::F32(logits.view()), layers: &one, groups: None };
     let message = |trace: Trace<'_>| sum(&trace, &Task::new()).expect_err("refused").to_string();
     assert!(sum(&good, &Task::new()).is_ok());
     assert!(message(Trace { layers: &[], ..good }).contains("0 layers"));
@@ -133,13 +136,13 @@ fn what_does_not_fit_is_refused() {
     let idle = [Layer { passive_experts: 12, ..one[0] }];
     assert!(message(Trace { layers: &idle, ..good }).contains("layer 0"));
     let short = Array3::<f32>::zeros((3, 1, 12));
-    assert!(message(Trace { router_logits: Logits::F32(short.view()), ..good }).contains("router_logits"));
+    assert!(message(Trace { router_logits: Values::F32(short.view()), ..good }).contains("router_logits"));
     // All zeros stand for no distribution; others have to sum to 1.
     let given = [Layer { passive_experts: 0, ..layer(Scoring::Probabilities) }];
     let sums = sum(&Trace { layers: &given, ..good }, &Task::new()).expect("sums");
     assert_eq!((sums.tokens[[0, 0]], sums.without_probs[[0, 0]], sums.z_tokens[[0, 0]]), (1, 3, 0));
     logits[[1, 0, 4]] = 0.5;
     let trace =
-        Trace { expert_ids: ids.view(), router_logits: Logits::F32(logits.view()), layers: &given, groups: None };
+        Trace { expert_ids: ids.view(), router_logits: Values::F32(logits.view()), layers: &given, groups: None };
     assert!(message(trace).starts_with("router_logits: token row 1, layer 0 sums to 1.5"));
 }

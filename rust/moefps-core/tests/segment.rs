@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::on;
 use moefps_core::choice::Choices;
-use moefps_core::count::Layer;
 use moefps_core::segment::{self, Question, Segments};
 use moefps_core::task::Task;
+use moefps_core::trace::Layer;
 use moefps_core::vocabulary::{self, Vocabulary};
 use moefps_core::{Error, Result};
 use ndarray::Array3;
@@ -18,8 +18,8 @@ use proptest::prelude::*;
 
 const EXPERTS: i16 = 9;
 const LAYERS: [Layer; 2] = [
-    Layer { n_experts: 9, passive_experts: 2, top_k: 3, signed_weights: false },
-    Layer { n_experts: 9, passive_experts: 0, top_k: 3, signed_weights: false },
+    Layer { n_experts: 9, passive_experts: 2, top_k: 3, signed_weights: false, scoring: None },
+    Layer { n_experts: 9, passive_experts: 0, top_k: 3, signed_weights: false, scoring: None },
 ];
 
 /// Ids of some tokens, two layers and three slots; which tokens follow the one before; and their token ids.

@@ -1,29 +1,21 @@
 //! How strongly experts are active.
 
-use moefps_core::activation::{self, Bins, Chosen, Request, Scoring, Source, Sums};
-use moefps_core::count::{Groups, Layer};
-use numpy::{IntoPyArray, PyReadonlyArray1, PyReadonlyArray3};
+use moefps_core::activation::{self, Bins, Request, Source, Sums};
+use numpy::PyReadonlyArray3;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::array::{Fingerprints, unknown};
+use crate::array::{Floats, put, unknown};
 use crate::call::run;
-use crate::error::named;
+use crate::trace::Rules;
 
-/// The attributes of `moefps.kernels.activations.Request`.
+/// The attributes of `moefps.kernels.activations.Request`, beside [`Rules`].
 #[derive(FromPyObject)]
-pub(crate) struct RequestArgument<'py> {
+struct RequestArgument<'py> {
     activation: String,
     expert_ids: Option<PyReadonlyArray3<'py, i16>>,
-    numbers: Fingerprints<'py>,
+    numbers: Floats<'py>,
     layers: Vec<usize>,
-    n_experts: Vec<usize>,
-    passive_experts: Vec<usize>,
-    top_k: Vec<usize>,
-    signed_weights: Vec<bool>,
-    scoring: Vec<String>,
-    groups: Option<PyReadonlyArray1<'py, u32>>,
-    n_groups: usize,
     threshold: f64,
     n_bins: usize,
     highest: f64,
@@ -31,7 +23,7 @@ pub(crate) struct RequestArgument<'py> {
 
 impl RequestArgument<'_> {
     fn source(&self, py: Python<'_>) -> PyResult<Source<'_>> {
-        let values = self.numbers.samples("", false).values;
+        let values = self.numbers.values();
         let ids = self.expert_ids.as_ref().map(PyReadonlyArray3::as_array);
         match (self.activation.as_str(), ids) {
             ("weights", Some(expert_ids)) => {
@@ -45,35 +37,6 @@ impl RequestArgument<'_> {
             (other, _) => Err(unknown(py, "activation", other, "'weights', 'renormalized', 'probs'")),
         }
     }
-
-    fn chosen(&self, py: Python<'_>) -> PyResult<Vec<Chosen>> {
-        let n = self.n_experts.len();
-        let lengths = [self.passive_experts.len(), self.top_k.len(), self.signed_weights.len(), self.scoring.len()];
-        if lengths != [n; 4] || self.layers.iter().any(|&index| index >= n) {
-            return Err(named(py, "ShapeError", "layers: lists of different lengths".into()));
-        }
-        let of_layer = |&index: &usize| {
-            let layer = Layer {
-                n_experts: self.n_experts[index],
-                passive_experts: self.passive_experts[index],
-                top_k: self.top_k[index],
-                signed_weights: self.signed_weights[index],
-            };
-            scoring(py, &self.scoring[index]).map(|scoring| Chosen { index, layer, scoring })
-        };
-        self.layers.iter().map(of_layer).collect()
-    }
-}
-
-/// The words of `moefps.io.dump.scoring`.
-fn scoring(py: Python<'_>, word: &str) -> PyResult<Scoring> {
-    match word {
-        "softmax" | "softmax_topk" => Ok(Scoring::Softmax),
-        "sigmoid" => Ok(Scoring::Sigmoid),
-        "sqrt_softplus" | "hash" => Ok(Scoring::SqrtSoftplus),
-        "probabilities" => Ok(Scoring::Probabilities),
-        other => Err(unknown(py, "scoring", other, "'softmax', 'sigmoid', 'sqrt_softplus', 'probabilities'")),
-    }
 }
 
 /// Sums activations up; arrays by name.
@@ -81,16 +44,17 @@ fn scoring(py: Python<'_>, word: &str) -> PyResult<Scoring> {
 #[pyo3(signature = (request, *, n_threads, progress))]
 pub(crate) fn sum_activations<'py>(
     py: Python<'py>,
-    request: RequestArgument<'py>,
+    request: &Bound<'py, PyAny>,
     n_threads: Option<usize>,
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let layers = request.chosen(py)?;
-    let groups = request.groups.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    let (rules, request) = (request.extract::<Rules<'_>>()?, request.extract::<RequestArgument<'_>>()?);
+    let layers = rules.layers(py)?;
     let view = Request {
         source: request.source(py)?,
         layers: &layers,
-        groups: groups.map(|ids| Groups { ids, count: request.n_groups }),
+        chosen: &request.layers,
+        groups: rules.groups()?,
         threshold: request.threshold,
         bins: Bins { count: request.n_bins, highest: request.highest },
     };
@@ -100,14 +64,14 @@ pub(crate) fn sum_activations<'py>(
 
 fn arrays(py: Python<'_>, sums: Sums) -> PyResult<Bound<'_, PyDict>> {
     let found = PyDict::new(py);
-    found.set_item("tokens", sums.tokens.into_pyarray(py))?;
-    found.set_item("left_out", sums.left_out.into_pyarray(py))?;
-    found.set_item("activations", sums.activations.into_pyarray(py))?;
-    found.set_item("counts", sums.counts.into_pyarray(py))?;
-    found.set_item("totals", sums.totals.into_pyarray(py))?;
-    found.set_item("maxima", sums.maxima.into_pyarray(py))?;
-    found.set_item("histogram", sums.histogram.into_pyarray(py))?;
-    found.set_item("below", sums.below.into_pyarray(py))?;
-    found.set_item("above", sums.above.into_pyarray(py))?;
+    put(&found, "tokens", sums.tokens)?;
+    put(&found, "left_out", sums.left_out)?;
+    put(&found, "activations", sums.activations)?;
+    put(&found, "counts", sums.counts)?;
+    put(&found, "totals", sums.totals)?;
+    put(&found, "maxima", sums.maxima)?;
+    put(&found, "histogram", sums.histogram)?;
+    put(&found, "below", sums.below)?;
+    put(&found, "above", sums.above)?;
     Ok(found)
 }

@@ -1,20 +1,19 @@
 //! How much two traces of the same tokens agree.
 
 use moefps_core::agreement::{self, Agreement, Comparison, Side};
-use moefps_core::count::{Groups, Layer};
 use numpy::{PyReadonlyArray1, PyReadonlyArray3};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::array::{Floats, put};
 use crate::call::run;
-use crate::count::{GateWeights, put};
-use crate::error::named;
+use crate::trace::Rules;
 
 /// The attributes of `moefps.kernels.agreement.Side`.
 #[derive(FromPyObject)]
-pub(crate) struct SideArgument<'py> {
+struct SideArgument<'py> {
     ids: PyReadonlyArray3<'py, i16>,
-    weights: Option<GateWeights<'py>>,
+    weights: Option<Floats<'py>>,
     rows: Option<PyReadonlyArray1<'py, i64>>,
 }
 
@@ -22,42 +21,20 @@ impl SideArgument<'_> {
     fn side(&self) -> PyResult<Side<'_>> {
         Ok(Side {
             expert_ids: self.ids.as_array(),
-            expert_weights: self.weights.as_ref().map(GateWeights::weights),
+            expert_weights: self.weights.as_ref().map(Floats::values),
             rows: self.rows.as_ref().map(PyReadonlyArray1::as_slice).transpose()?,
         })
     }
 }
 
-/// The attributes of `moefps.kernels.agreement.Comparison`.
+/// The attributes of `moefps.kernels.agreement.Comparison`, beside [`Rules`].
 #[derive(FromPyObject)]
-pub(crate) struct ComparisonArgument<'py> {
+struct ComparisonArgument<'py> {
     a: SideArgument<'py>,
     b: SideArgument<'py>,
-    n_experts: Vec<usize>,
-    passive_experts: Vec<usize>,
-    top_k: Vec<usize>,
-    signed_weights: Vec<bool>,
     layers: Vec<usize>,
-    groups: Option<PyReadonlyArray1<'py, u32>>,
-    n_groups: usize,
     require_shares: bool,
     usage: bool,
-}
-
-impl ComparisonArgument<'_> {
-    fn layers(&self, py: Python<'_>) -> PyResult<Vec<Layer>> {
-        let n = self.n_experts.len();
-        if [self.passive_experts.len(), self.top_k.len(), self.signed_weights.len()] != [n; 3] {
-            return Err(named(py, "ShapeError", "layers: lists of different lengths".into()));
-        }
-        let layer = |l: usize| Layer {
-            n_experts: self.n_experts[l],
-            passive_experts: self.passive_experts[l],
-            top_k: self.top_k[l],
-            signed_weights: self.signed_weights[l],
-        };
-        Ok((0..n).map(layer).collect())
-    }
 }
 
 /// Compares two traces; arrays by name.
@@ -65,18 +42,18 @@ impl ComparisonArgument<'_> {
 #[pyo3(signature = (comparison, *, n_threads, progress))]
 pub(crate) fn compare_choices<'py>(
     py: Python<'py>,
-    comparison: ComparisonArgument<'py>,
+    comparison: &Bound<'py, PyAny>,
     n_threads: Option<usize>,
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let layers = comparison.layers(py)?;
-    let groups = comparison.groups.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    let (rules, comparison) = (comparison.extract::<Rules<'_>>()?, comparison.extract::<ComparisonArgument<'_>>()?);
+    let layers = rules.layers(py)?;
     let view = Comparison {
         a: comparison.a.side()?,
         b: comparison.b.side()?,
         layers: &layers,
         chosen: &comparison.layers,
-        groups: groups.map(|ids| Groups { ids, count: comparison.n_groups }),
+        groups: rules.groups()?,
         require_shares: comparison.require_shares,
         usage: comparison.usage,
     };

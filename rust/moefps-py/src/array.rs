@@ -6,27 +6,31 @@ use moefps_core::ground::{Ground, Metric, Reduce};
 use moefps_core::sample::{Samples, Values};
 use moefps_core::start::Start;
 use moefps_core::sum::Precision;
-use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3};
+use numpy::{IntoPyArray, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::named;
 
-/// A borrowed `[N, L, E]` array of any float dtype.
+/// A borrowed array of three axes, such as `[N, L, E]`, of any float dtype.
 #[derive(FromPyObject)]
-pub(crate) enum Fingerprints<'py> {
+pub(crate) enum Floats<'py> {
     F32(PyReadonlyArray3<'py, f32>),
     F64(PyReadonlyArray3<'py, f64>),
     F16(PyReadonlyArray3<'py, f16>),
 }
 
-impl Fingerprints<'_> {
-    pub(crate) fn samples(&self, name: &'static str, normalize: bool) -> Samples<'_> {
-        let values = match self {
+impl Floats<'_> {
+    pub(crate) fn values(&self) -> Values<'_> {
+        match self {
             Self::F16(x) => Values::F16(x.as_array()),
             Self::F32(x) => Values::F32(x.as_array()),
             Self::F64(x) => Values::F64(x.as_array()),
-        };
-        Samples { name, values, normalize }
+        }
+    }
+
+    pub(crate) fn samples(&self, name: &'static str, normalize: bool) -> Samples<'_> {
+        Samples { name, values: self.values(), normalize }
     }
 }
 
@@ -101,6 +105,11 @@ impl StartArgument {
             Self::Word(word) => Err(unknown(py, "start", &word, "'medoid', 'farthest', indices")),
         }
     }
+}
+
+/// Adds an array to what is found, by name.
+pub(crate) fn put<A: IntoPyArray>(found: &Bound<'_, PyDict>, name: &str, array: A) -> PyResult<()> {
+    found.set_item(name, array.into_pyarray(found.py()))
 }
 
 pub(crate) fn unknown(py: Python<'_>, name: &str, found: &str, accepted: &str) -> PyErr {

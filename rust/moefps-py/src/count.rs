@@ -1,61 +1,24 @@
 //! What routing metrics are made of.
 
-use half::f16;
-use moefps_core::count::{self, Coactivation, Counts, Groups, Layer, Trace, Weights};
-use numpy::{Element, IntoPyArray, PyReadonlyArray1, PyReadonlyArray3};
+use moefps_core::count::{self, Coactivation, Counts, Trace};
+use numpy::{PyReadonlyArray1, PyReadonlyArray3};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::array::unknown;
+use crate::array::{Floats, put, unknown};
 use crate::call::run;
-use crate::error::named;
+use crate::trace::Rules;
 
-/// Borrowed gate weights `[T, L, k]`.
+/// The attributes of `moefps.kernels.counting.Trace`, beside [`Rules`].
 #[derive(FromPyObject)]
-pub(crate) enum GateWeights<'py> {
-    F32(PyReadonlyArray3<'py, f32>),
-    F16(PyReadonlyArray3<'py, f16>),
-}
-
-impl GateWeights<'_> {
-    pub(crate) fn weights(&self) -> Weights<'_> {
-        match self {
-            Self::F16(w) => Weights::F16(w.as_array()),
-            Self::F32(w) => Weights::F32(w.as_array()),
-        }
-    }
-}
-
-/// The attributes of `moefps.kernels.counting.Trace`.
-#[derive(FromPyObject)]
-pub(crate) struct TraceArgument<'py> {
+struct TraceArgument<'py> {
     expert_ids: PyReadonlyArray3<'py, i16>,
-    expert_weights: Option<GateWeights<'py>>,
-    n_experts: Vec<usize>,
-    passive_experts: Vec<usize>,
-    top_k: Vec<usize>,
-    signed_weights: Vec<bool>,
+    expert_weights: Option<Floats<'py>>,
     follows: Option<PyReadonlyArray1<'py, bool>>,
-    groups: Option<PyReadonlyArray1<'py, u32>>,
-    n_groups: usize,
     coactivation: String,
 }
 
 impl TraceArgument<'_> {
-    fn layers(&self, py: Python<'_>) -> PyResult<Vec<Layer>> {
-        let n = self.n_experts.len();
-        if [self.passive_experts.len(), self.top_k.len(), self.signed_weights.len()] != [n; 3] {
-            return Err(named(py, "ShapeError", "layers: lists of different lengths".into()));
-        }
-        let layer = |l: usize| Layer {
-            n_experts: self.n_experts[l],
-            passive_experts: self.passive_experts[l],
-            top_k: self.top_k[l],
-            signed_weights: self.signed_weights[l],
-        };
-        Ok((0..n).map(layer).collect())
-    }
-
     fn coactivation(&self, py: Python<'_>) -> PyResult<Coactivation> {
         match self.coactivation.as_str() {
             "none" => Ok(Coactivation::None),
@@ -71,19 +34,19 @@ impl TraceArgument<'_> {
 #[pyo3(signature = (trace, *, n_threads, progress))]
 pub(crate) fn count_routing<'py>(
     py: Python<'py>,
-    trace: TraceArgument<'py>,
+    trace: &Bound<'py, PyAny>,
     n_threads: Option<usize>,
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let layers = trace.layers(py)?;
-    let groups = trace.groups.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    let (rules, trace) = (trace.extract::<Rules<'_>>()?, trace.extract::<TraceArgument<'_>>()?);
+    let layers = rules.layers(py)?;
     let follows = trace.follows.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
     let view = Trace {
         expert_ids: trace.expert_ids.as_array(),
-        expert_weights: trace.expert_weights.as_ref().map(GateWeights::weights),
+        expert_weights: trace.expert_weights.as_ref().map(Floats::values),
         layers: &layers,
         follows,
-        groups: groups.map(|ids| Groups { ids, count: trace.n_groups }),
+        groups: rules.groups()?,
         coactivation: trace.coactivation(py)?,
     };
     let counts = run(py, n_threads, progress, |task| count::count(&view, task))?;
@@ -119,12 +82,4 @@ fn arrays(py: Python<'_>, counts: Counts) -> PyResult<Bound<'_, PyDict>> {
         }
     }
     Ok(found)
-}
-
-pub(crate) fn put<T: Element, D: ndarray::Dimension>(
-    found: &Bound<'_, PyDict>,
-    name: &str,
-    array: ndarray::Array<T, D>,
-) -> PyResult<()> {
-    found.set_item(name, array.into_pyarray(found.py()))
 }

@@ -11,7 +11,7 @@ use moefps_core::task::Task;
 use numpy::{IntoPyArray, PyArray1, PyReadwriteArray1};
 use pyo3::prelude::*;
 
-use crate::array::{Distance, Fingerprints};
+use crate::array::{Distance, Floats};
 use crate::call::run;
 use crate::error::named;
 
@@ -107,7 +107,7 @@ impl Job<'_> {
 #[pyo3(signature = (x, distance, out, *, condensed, n_threads, progress))]
 pub(crate) fn wasserstein_matrix(
     py: Python<'_>,
-    x: Fingerprints<'_>,
+    x: Floats<'_>,
     distance: Distance<'_>,
     out: Target<'_>,
     condensed: bool,
@@ -125,8 +125,8 @@ pub(crate) fn wasserstein_matrix(
 #[pyo3(signature = (x, y, distance, out, *, n_threads, progress))]
 pub(crate) fn wasserstein_cross(
     py: Python<'_>,
-    x: Fingerprints<'_>,
-    y: Fingerprints<'_>,
+    x: Floats<'_>,
+    y: Floats<'_>,
     distance: Distance<'_>,
     out: Target<'_>,
     n_threads: Option<usize>,
@@ -148,7 +148,7 @@ pub(crate) fn wasserstein_cross(
 #[pyo3(signature = (x, distance, *, n_threads, progress))]
 pub(crate) fn mean_distances<'py>(
     py: Python<'py>,
-    x: Fingerprints<'py>,
+    x: Floats<'py>,
     distance: Distance<'py>,
     n_threads: Option<usize>,
     progress: Option<&Bound<'py, PyAny>>,

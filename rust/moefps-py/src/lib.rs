@@ -11,6 +11,7 @@ mod error;
 mod logit;
 mod segment;
 mod selection;
+mod trace;
 
 use pyo3::prelude::*;
 

@@ -4,7 +4,7 @@ use moefps_core::start::{Goal, Selection};
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 
-use crate::array::{Distance, Fingerprints, Matrix, StartArgument};
+use crate::array::{Distance, Floats, Matrix, StartArgument};
 use crate::call::run;
 
 /// `(indices, radii, assignment, distances)`
@@ -57,7 +57,7 @@ pub(crate) fn fps<'py>(
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn select<'py>(
     py: Python<'py>,
-    x: Fingerprints<'py>,
+    x: Floats<'py>,
     n_select: usize,
     distance: Distance<'py>,
     start: StartArgument,
@@ -80,7 +80,7 @@ pub(crate) fn select<'py>(
 #[pyo3(signature = (x, sets, distance, *, n_threads, progress))]
 pub(crate) fn cover<'py>(
     py: Python<'py>,
-    x: Fingerprints<'py>,
+    x: Floats<'py>,
     sets: Vec<Vec<usize>>,
     distance: Distance<'py>,
     n_threads: Option<usize>,

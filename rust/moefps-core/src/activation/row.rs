@@ -1,40 +1,45 @@
 //! Activations that every expert may have on a token, a token at a time.
 
-use ndarray::{ArrayView3, s};
+use std::ops::Range;
 
-use super::check::{Wrong, check_logits, expert_in};
-use super::probability::distribute;
+use ndarray::ArrayView3;
+
 use super::state::LayerState;
-use super::{Chosen, Request, Source};
+use super::{Request, Source};
+use crate::chunk::Wrong;
+use crate::distribution::Row;
 use crate::l1::{for_each_simd, lanes::Lanes};
-use crate::sample::Samples;
+use crate::sample::Values;
+use crate::trace::{Layer, Scoring, runs};
+use crate::{Error, Result};
 
 for_each_simd! {
-    /// Adds some rows of a layer; returns the first value that is not accepted. `numbers` has room for one row.
-    pub(super) fn add_rows(request: &Request<'_>, chosen: &Chosen, rows: std::ops::Range<usize>, numbers: &mut [f64], state: &mut LayerState) -> Option<Wrong> = add_rows_with;
+    /// Adds some rows of a layer; returns the first value that is not accepted.
+    pub(super) fn add_rows(request: &Request<'_>, layer: usize, rows: Range<usize>, row: &mut Row, state: &mut LayerState) -> Option<Wrong> = add_rows_with;
 }
 
 #[inline(always)]
 unsafe fn add_rows_with<L: Lanes>(
     _: L,
     request: &Request<'_>,
-    chosen: &Chosen,
-    rows: std::ops::Range<usize>,
-    numbers: &mut [f64],
+    layer: usize,
+    rows: Range<usize>,
+    row: &mut Row,
     state: &mut LayerState,
 ) -> Option<Wrong> {
-    let source = request.source.numbers();
-    for (tokens, group) in request.runs(rows.clone()) {
-        for row in tokens.map(|t| rows.start + t) {
-            let wrong = match request.source {
-                Source::Slots { .. } => None,
-                Source::Router { expert_ids, .. } => {
-                    add_router(&expert_ids, &source, chosen, row, numbers, state, group)
+    let rules = &request.layers[layer];
+    for (tokens, group) in runs(request.groups, rows.clone()) {
+        for token in tokens.map(|t| rows.start + t) {
+            let place = [token, layer];
+            let added = match &request.source {
+                Source::Slots { .. } => Ok(()),
+                Source::Router { expert_ids, router_logits } => {
+                    add_router(expert_ids, router_logits, rules, place, row, state, group)
                 }
-                Source::Dense(_) => add_dense(&source, chosen, row, numbers, state, group),
+                Source::Dense(activations) => add_dense(activations, rules, place, row, state, group),
             };
-            if wrong.is_some() {
-                return wrong;
+            if let Err(error) = added {
+                return Some(Wrong { row: token, layer, error });
             }
         }
     }
@@ -44,56 +49,54 @@ unsafe fn add_rows_with<L: Lanes>(
 #[inline(always)]
 fn add_router(
     expert_ids: &ArrayView3<'_, i16>,
-    logits: &Samples<'_>,
-    chosen: &Chosen,
-    row: usize,
-    numbers: &mut [f64],
+    logits: &Values<'_>,
+    rules: &Layer,
+    place: [usize; 2],
+    row: &mut Row,
     state: &mut LayerState,
     group: usize,
-) -> Option<Wrong> {
-    let active = chosen.layer.active_experts();
-    let mut is_token = false;
-    for (slot, &id) in expert_ids.slice(s![row, chosen.index, ..]).iter().enumerate() {
-        match expert_in(slot, id, chosen) {
-            Ok(expert) => is_token |= expert.is_some_and(|expert| expert < active),
-            Err(()) => return Some(Wrong::id(row, chosen, slot, id)),
-        }
+) -> Result<()> {
+    row.choose(expert_ids, rules, place)?;
+    if row.chosen.is_empty() {
+        return Ok(());
     }
-    if !is_token {
-        return None;
-    }
-    logits.read(row, chosen.index, numbers);
-    let numbers = &mut numbers[..chosen.layer.n_experts];
-    let wrong = check_logits(row, chosen, &logits.values, numbers);
-    if wrong.is_some() {
-        return wrong;
-    }
-    let exists = distribute(chosen.scoring, numbers);
+    let Some(scoring) = rules.scoring else {
+        state.see(group, false);
+        return Ok(());
+    };
+    // Passive experts have a part in what the router computed, and no activation.
+    row.read(logits, rules.n_experts, 0, place);
+    row.check(scoring, logits, place)?;
+    let exists = match scoring {
+        Scoring::Probabilities => row.numbers().any(|p| p != 0.0),
+        _ => row.distribute(scoring).is_some(),
+    };
     state.see(group, exists);
     if exists {
-        state.add_all(group, &numbers[..active]);
+        let probs = if scoring == Scoring::Probabilities { row.logits() } else { row.probs() };
+        state.add_all(group, &probs.as_flattened()[..rules.active_experts()]);
     }
-    None
+    Ok(())
 }
 
 #[inline(always)]
 fn add_dense(
-    activations: &Samples<'_>,
-    chosen: &Chosen,
-    row: usize,
-    numbers: &mut [f64],
+    activations: &Values<'_>,
+    rules: &Layer,
+    place: [usize; 2],
+    row: &mut Row,
     state: &mut LayerState,
     group: usize,
-) -> Option<Wrong> {
-    activations.read(row, chosen.index, numbers);
-    if let Some(column) = numbers.iter().position(|&x| !(0.0..f64::INFINITY).contains(&x)) {
-        return Some(Wrong::number(row, chosen, column, numbers[column]));
+) -> Result<()> {
+    row.read(activations, rules.n_experts, 0, place);
+    if let Some((expert, found)) = row.numbers().enumerate().find(|(_, x)| !(0.0..f64::INFINITY).contains(x)) {
+        let place = format!("token row {}, expert {expert}", place[0]);
+        return Err(Error::Data(format!("activations: {place} is {found}; accepted: finite numbers >= 0")));
     }
-    if numbers.iter().all(|&x| x == 0.0) {
-        return None;
+    let mut active = row.numbers().enumerate().filter(|&(_, x)| x > 0.0).peekable();
+    if active.peek().is_some() {
+        state.see(group, true);
     }
-    state.see(group, true);
-    let active = numbers.iter().enumerate().filter(|(_, x)| **x > 0.0);
-    active.for_each(|(expert, &activation)| state.add(group, expert, activation));
-    None
+    active.for_each(|(expert, activation)| state.add(group, expert, activation));
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! The counters of one layer, and those of all layers as arrays.
 
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array2, Array3};
 
 use super::Request;
-use crate::count::Layer;
-use crate::{Error, Result};
+use crate::Result;
+use crate::chunk::{Counters, add};
+use crate::table::{by_expert, by_group};
+use crate::trace::{Layer, zeros};
 
 /// Activations that are summed up for a group and an expert.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,24 +49,23 @@ pub(super) struct LayerState {
 }
 
 impl LayerState {
-    /// Bytes that the counters take.
-    pub(super) fn bytes(request: &Request<'_>, layer: &Layer) -> usize {
-        let (cells, bins) = sizes(request, layer);
-        cells.saturating_mul(size_of::<Cell>()).saturating_add(bins.saturating_mul(4))
-    }
-
     pub(super) fn new(request: &Request<'_>, layer: &Layer) -> Result<Self> {
-        let (cells, bins) = sizes(request, layer);
+        let (groups, experts) = (request.n_groups(), layer.active_experts());
         Ok(Self {
-            experts: layer.active_experts(),
+            experts,
             threshold: request.threshold,
             n_bins: request.bins.count as u32,
             highest: request.bins.highest,
             scale: request.bins.count as f64 / request.bins.highest,
-            cells: zeros(cells)?,
-            tokens: zeros(request.n_groups())?,
-            histogram: zeros(bins)?,
+            cells: zeros(groups.saturating_mul(experts))?,
+            tokens: zeros(groups)?,
+            histogram: zeros(experts.saturating_mul(request.bins.count + 2))?,
         })
+    }
+
+    /// `[E]`
+    fn cells(&self, group: usize) -> &[Cell] {
+        &self.cells[group * self.experts..][..self.experts]
     }
 
     /// Counts a token, which may have nothing that can be summed.
@@ -129,34 +130,23 @@ impl LayerState {
         self.cells[group * self.experts + expert].add(counted);
         self.histogram[expert * (self.n_bins as usize + 2) + bin as usize] += 1;
     }
+}
 
-    /// Adds the counters of tokens that come after.
-    fn merge(&mut self, other: &Self) {
-        for (to, from) in self.cells.iter_mut().zip(&other.cells) {
+impl Counters for LayerState {
+    fn bytes(&self) -> usize {
+        size_of_val(&self.cells[..]) + size_of_val(&self.histogram[..])
+    }
+
+    fn merge(&mut self, later: &Self) {
+        for (to, from) in self.cells.iter_mut().zip(&later.cells) {
             to.total += from.total;
             to.largest = to.largest.max(from.largest);
             to.counted += from.counted;
             to.all += from.all;
         }
-        let tokens = self.tokens.as_flattened_mut().iter_mut().zip(other.tokens.as_flattened());
-        tokens.for_each(|(to, &from)| *to += from);
-        self.histogram.iter_mut().zip(&other.histogram).for_each(|(to, &from)| *to += from);
+        add(self.tokens.as_flattened_mut(), later.tokens.as_flattened());
+        add(&mut self.histogram, &later.histogram);
     }
-}
-
-/// Cells and bins of a layer.
-fn sizes(request: &Request<'_>, layer: &Layer) -> (usize, usize) {
-    let experts = layer.active_experts();
-    (request.n_groups().saturating_mul(experts), experts.saturating_mul(request.bins.count.saturating_add(2)))
-}
-
-/// Memory for counters, or an error that says how much there would have to be.
-fn zeros<T: Clone + Default>(n: usize) -> Result<Vec<T>> {
-    let mut counters = Vec::new();
-    let bytes = n.saturating_mul(size_of::<T>());
-    counters.try_reserve_exact(n).map_err(|_| Error::Memory { what: "sums of activations", bytes })?;
-    counters.resize(n, T::default());
-    Ok(counters)
 }
 
 /// What the activations of a trace were summed up to. G groups (1 without groups), the L layers that were asked for, E
@@ -183,47 +173,25 @@ pub struct Sums {
     pub above: Array2<i64>,
 }
 
-/// Merges the parts of each layer, in order, and puts the layers side by side.
-pub(super) fn collect(request: &Request<'_>, pieces: Vec<LayerState>, parts: usize) -> Sums {
-    let mut pieces = pieces.into_iter();
-    let mut layers = Vec::with_capacity(request.layers.len());
-    while let Some(mut layer) = pieces.next() {
-        pieces.by_ref().take(parts - 1).for_each(|part| layer.merge(&part));
-        layers.push(layer);
-    }
-    let (groups, n_layers, bins) = (request.n_groups(), layers.len(), request.bins.count);
+/// Puts the layers side by side.
+pub(super) fn collect(request: &Request<'_>, layers: &[LayerState]) -> Sums {
+    let (groups, bins) = (request.n_groups(), request.bins.count);
     let experts = layers.iter().map(|layer| layer.experts).max().unwrap_or(0);
     let binned = |layer: usize, expert: usize, bin: usize| -> i64 {
         let state: &LayerState = &layers[layer];
         if expert < state.experts { state.histogram[expert * (bins + 2) + bin].into() } else { 0 }
     };
-    let seen = |which: usize| Array2::from_shape_fn((groups, n_layers), |(g, l)| layers[l].tokens[g][which] as i64);
-    let shape = (groups, n_layers, experts);
+    let seen = |which: usize| by_group(layers, groups, |layer, group| layer.tokens[group][which] as i64);
+    let shape = (groups, experts);
     Sums {
         tokens: seen(0),
         left_out: seen(1),
-        activations: table(&layers, shape, |cell| i64::from(cell.all)),
-        counts: table(&layers, shape, |cell| i64::from(cell.counted)),
-        totals: table(&layers, shape, |cell| cell.total),
-        maxima: table(&layers, shape, |cell| cell.largest),
-        histogram: Array3::from_shape_fn((n_layers, experts, bins), |(l, e, bin)| binned(l, e, bin + 1)),
-        below: Array2::from_shape_fn((n_layers, experts), |(l, e)| binned(l, e, 0)),
-        above: Array2::from_shape_fn((n_layers, experts), |(l, e)| binned(l, e, bins + 1)),
+        activations: by_expert(layers, shape, LayerState::cells, |cell| i64::from(cell.all)),
+        counts: by_expert(layers, shape, LayerState::cells, |cell| i64::from(cell.counted)),
+        totals: by_expert(layers, shape, LayerState::cells, |cell| cell.total),
+        maxima: by_expert(layers, shape, LayerState::cells, |cell| cell.largest),
+        histogram: Array3::from_shape_fn((layers.len(), experts, bins), |(l, e, bin)| binned(l, e, bin + 1)),
+        below: Array2::from_shape_fn((layers.len(), experts), |(l, e)| binned(l, e, 0)),
+        above: Array2::from_shape_fn((layers.len(), experts), |(l, e)| binned(l, e, bins + 1)),
     }
-}
-
-/// `[G, L, E]`
-fn table<T: Clone + Default>(
-    layers: &[LayerState],
-    shape: (usize, usize, usize),
-    value: impl Fn(&Cell) -> T,
-) -> Array3<T> {
-    let mut values = Array3::default(shape);
-    for (index, layer) in layers.iter().enumerate() {
-        for (group, cells) in layer.cells.chunks_exact(layer.experts).enumerate() {
-            let mut row = values.slice_mut(s![group, index, ..layer.experts]);
-            row.iter_mut().zip(cells).for_each(|(to, cell)| *to = value(cell));
-        }
-    }
-    values
 }

@@ -3,19 +3,13 @@
 //! That order is the same whatever slot an expert was chosen in, so that sums over the experts of a pair do not depend
 //! on which side is looked at first.
 
-use half::f16;
-use ndarray::ArrayView3;
+use std::ops::Range;
 
-use super::{Row, Side, TILE, TOP};
-use crate::count::ln::ln;
-use crate::count::tile::widen;
-use crate::count::{Layer, Weights};
-use crate::l1::prefetch;
+use super::{Side, TOP};
+use crate::math::ln;
+use crate::tile::{Row, Slots, TILE, sort};
+use crate::trace::Layer;
 
-/// Rows that are asked for before they are read.
-const ROWS_AHEAD: usize = 12;
-/// What is asked for of such a row.
-const LINE_BYTES: usize = 64;
 /// An empty slot's -1, as a number without a sign.
 const NOTHING: u32 = 0xffff;
 /// A mark of an expert that is chosen.
@@ -27,17 +21,13 @@ pub(super) const AT_TOP: u64 = 2;
 pub(super) struct Choices {
     /// What stands for an empty slot in `ids`: no expert's, and not the other side's.
     empty: u64,
-    /// Ids as they were read, slot by slot.
-    raw: Vec<Row<i16>>,
+    /// Ids as they were read, and the weights, in the order of the experts; 0 where the slot is empty.
+    slots: Slots,
     /// Id and slot in one number; ascending.
     keys: Vec<Row<u32>>,
     pub(super) ids: Vec<Row<u64>>,
     /// [`CHOSEN`] and [`AT_TOP`]; without weights only the first.
     pub(super) marks: Vec<Row<u64>>,
-    /// 0 where the slot is empty.
-    weights: Vec<Row<f64>>,
-    halves: Vec<Row<f16>>,
-    singles: Vec<Row<f32>>,
     ranks: Vec<Row<u64>>,
     /// ŵ; 0 for tokens without shares.
     pub(super) shares: Vec<Row<f64>>,
@@ -61,13 +51,10 @@ impl Choices {
     pub(super) fn new(k: usize) -> Self {
         Self {
             empty: 0,
-            raw: vec![[-1; TILE]; k],
+            slots: Slots::new(k),
             keys: vec![[0; TILE]; k],
             ids: vec![[0; TILE]; k],
             marks: vec![[0; TILE]; k],
-            weights: vec![[0.0; TILE]; k],
-            halves: vec![[f16::ZERO; TILE]; k],
-            singles: vec![[0.0; TILE]; k],
             ranks: vec![[0; TILE]; k],
             shares: vec![[0.0; TILE]; k],
             logs: vec![[0.0; TILE]; k],
@@ -80,24 +67,16 @@ impl Choices {
         }
     }
 
-    /// Reads one side of some pairs, at most [`TILE`]; false where a value is not accepted.
+    /// Reads one side of the first [`TILE`] of some pairs; false where a value is not accepted.
     #[inline(always)]
-    pub(super) fn load(
-        &mut self,
-        side: &Side<'_>,
-        layer: (usize, &Layer),
-        pairs: std::ops::Range<usize>,
-        empty: u64,
-    ) -> bool {
+    pub(super) fn load(&mut self, side: &Side<'_>, layer: (usize, &Layer), pairs: Range<usize>, empty: u64) -> bool {
         let (index, rules) = layer;
         self.empty = empty;
-        for raw in &mut self.raw {
-            raw[pairs.len()..].fill(-1);
-        }
-        read_rows(&side.expert_ids, index, pairs.clone(), side, |t, row| {
-            self.raw.iter_mut().zip(row).for_each(|(raw, &id)| raw[t] = id);
-        });
-        if !self.ids_are_good(rules) {
+        let len = pairs.len().min(TILE);
+        // Rows of pairs after these may not have been found to be those of the trace.
+        let row = |t: usize| side.row((pairs.start + t).min(pairs.end - 1));
+        self.slots.read_ids(&side.expert_ids, index, len, row);
+        if !self.slots.ids_are_good(rules) {
             return false;
         }
         self.sort();
@@ -113,7 +92,7 @@ impl Choices {
             }
         }
         if let Some(weights) = &side.expert_weights {
-            self.read_weights(weights, index, pairs, side);
+            self.slots.read_weights(weights, index, len, row, Some(&self.keys));
             if !self.weigh(rules.signed_weights) {
                 return false;
             }
@@ -126,67 +105,15 @@ impl Choices {
         true
     }
 
-    /// Whether every id is of an expert or empty, and slots that the layer does not have are empty.
-    #[inline(always)]
-    fn ids_are_good(&self, rules: &Layer) -> bool {
-        let mut good = true;
-        for (slot, raw) in self.raw.iter().enumerate() {
-            let mut largest = 0;
-            for &id in raw {
-                largest = largest.max((id as u16).wrapping_add(1));
-            }
-            good &= usize::from(largest) <= if slot < rules.top_k { rules.n_experts } else { 0 };
-        }
-        good
-    }
-
     /// Sorts the ids of each token, and knows which slots they came from.
     #[inline(always)]
     fn sort(&mut self) {
-        let k = self.raw.len();
-        for (slot, (keys, raw)) in self.keys.iter_mut().zip(&self.raw).enumerate() {
+        for (slot, (keys, raw)) in self.keys.iter_mut().zip(&self.slots.ids).enumerate() {
             for t in 0..TILE {
                 keys[t] = u32::from(raw[t] as u16) << 16 | slot as u32;
             }
         }
-        // A network of neighbours: as many rounds as slots put any order right.
-        for round in 0..k {
-            for j in (round % 2..k - 1).step_by(2) {
-                let (low, high) = self.keys.split_at_mut(j + 1);
-                let (low, high) = (&mut low[j], &mut high[0]);
-                for t in 0..TILE {
-                    let (a, b) = (low[t], high[t]);
-                    low[t] = a.min(b);
-                    high[t] = a.max(b);
-                }
-            }
-        }
-    }
-
-    /// Reads weights, each to where its id is now.
-    #[inline(always)]
-    fn read_weights(&mut self, weights: &Weights<'_>, layer: usize, pairs: std::ops::Range<usize>, side: &Side<'_>) {
-        let keys = &self.keys;
-        match weights {
-            Weights::F16(weights) => {
-                let halves = &mut self.halves;
-                read_rows(weights, layer, pairs, side, |t, row| pick(row, t, keys, halves));
-                for (to, from) in self.weights.iter_mut().zip(halves) {
-                    for t in 0..TILE {
-                        to[t] = widen(from[t]);
-                    }
-                }
-            }
-            Weights::F32(weights) => {
-                let singles = &mut self.singles;
-                read_rows(weights, layer, pairs, side, |t, row| pick(row, t, keys, singles));
-                for (to, from) in self.weights.iter_mut().zip(singles) {
-                    for t in 0..TILE {
-                        to[t] = f64::from(from[t]);
-                    }
-                }
-            }
-        }
+        sort(&mut self.keys);
     }
 
     /// Clears the weights of empty slots and works out which tokens have shares; false if a weight is not accepted.
@@ -196,7 +123,7 @@ impl Choices {
         let mut bad = false;
         let mut least: Row<f64> = [0.0; TILE];
         let mut sum: Row<f64> = [0.0; TILE];
-        for ((weights, keys), marks) in self.weights.iter_mut().zip(&self.keys).zip(&self.marks) {
+        for ((weights, keys), marks) in self.slots.weights.iter_mut().zip(&self.keys).zip(&self.marks) {
             for t in 0..TILE {
                 let weight = weights[t];
                 // The other way round, NaN would pass. Those of passive experts are looked at, too.
@@ -224,7 +151,7 @@ impl Choices {
                 let (low, high) = self.ranks.split_at_mut(j);
                 let (rank_i, rank_j) = (&mut low[i], &mut high[0]);
                 for t in 0..TILE {
-                    let (a, b) = (self.weights[i][t], self.weights[j][t]);
+                    let (a, b) = (self.slots.weights[i][t], self.slots.weights[j][t]);
                     let lower = (self.keys[i][t] & 0xffff) < (self.keys[j][t] & 0xffff);
                     // Empty slots come last, whatever the weights.
                     let first = (self.marks[j][t] == 0) | (a > b) | ((a == b) & lower);
@@ -274,9 +201,9 @@ impl Choices {
                 kept = j;
                 continue;
             }
-            self.weights[kept][t] += self.weights[j][t];
+            self.slots.weights[kept][t] += self.slots.weights[j][t];
             self.ranks[kept][t] = self.ranks[kept][t].min(self.ranks[j][t]);
-            self.weights[j][t] = 0.0;
+            self.slots.weights[j][t] = 0.0;
             self.ids[j][t] = self.empty;
             self.marks[j][t] = 0;
             self.chosen[t] -= 1;
@@ -293,7 +220,7 @@ impl Choices {
     #[inline(always)]
     fn share(&mut self) {
         let mut inverse: Row<f64> = [0.0; TILE];
-        for weights in &self.weights {
+        for weights in &self.slots.weights {
             for t in 0..TILE {
                 inverse[t] += weights[t];
             }
@@ -303,7 +230,7 @@ impl Choices {
         }
         let (mut largest, mut second): (Row<f64>, Row<f64>) = ([0.0; TILE], [0.0; TILE]);
         self.entropy = [0.0; TILE];
-        for ((weights, shares), logs) in self.weights.iter().zip(&mut self.shares).zip(&mut self.logs) {
+        for ((weights, shares), logs) in self.slots.weights.iter().zip(&mut self.shares).zip(&mut self.logs) {
             for t in 0..TILE {
                 let share = weights[t] * inverse[t];
                 shares[t] = share;
@@ -320,41 +247,5 @@ impl Choices {
             self.entropy[t] = if self.entropy[t] > 0.0 { self.entropy[t] } else { 0.0 };
             self.margin[t] = largest[t] - second[t];
         }
-    }
-}
-
-/// Hands over the slots of a layer in the row of each pair, one pair after the other.
-#[inline(always)]
-fn read_rows<T: Copy>(
-    from: &ArrayView3<'_, T>,
-    layer: usize,
-    pairs: std::ops::Range<usize>,
-    side: &Side<'_>,
-    mut take: impl FnMut(usize, &[T]),
-) {
-    let (_, layers, k) = from.dim();
-    let Some(all) = from.as_slice() else {
-        let mut row = Vec::with_capacity(k);
-        for (t, pair) in pairs.enumerate() {
-            row.clear();
-            row.extend((0..k).map(|slot| from[[side.row(pair), layer, slot]]));
-            take(t, &row);
-        }
-        return;
-    };
-    let last = pairs.end - 1;
-    for (t, pair) in pairs.enumerate() {
-        // The rows of a layer lie further apart than the processor looks ahead by itself.
-        let ahead = (side.row((pair + ROWS_AHEAD).min(last)) * layers + layer) * k;
-        prefetch(&all[ahead..all.len().min(ahead + LINE_BYTES / size_of::<T>())]);
-        take(t, &all[(side.row(pair) * layers + layer) * k..][..k]);
-    }
-}
-
-/// Puts the values of a token's slots where their ids are.
-#[inline(always)]
-fn pick<T: Copy>(row: &[T], t: usize, keys: &[Row<u32>], to: &mut [Row<T>]) {
-    for (to, keys) in to.iter_mut().zip(keys) {
-        to[t] = row[(keys[t] & 0xffff) as usize];
     }
 }

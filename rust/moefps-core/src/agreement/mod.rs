@@ -1,44 +1,31 @@
 //! How much two traces of the same tokens agree: sums over aligned pairs of tokens, in one pass.
 //!
-//! A pair is a token of one trace and the same token of the other. Pairs are read in chunks, in the order given, so
-//! traces that are larger than memory stream through. Within a chunk each layer is a piece of work with counters of its
-//! own (`state`): nothing is shared between threads, and every sum is added up in one fixed order. A piece takes
-//! [`TILE`] pairs at a time: both sides are brought into the order of their experts (`choice`), then compared (`pair`).
-//! Exchanging the two traces exchanges what is said of each, and changes nothing else, to the last bit.
+//! A pair is a token of one trace and the same token of the other. Pairs are the rows of the pass (`chunk`), in the order
+//! given. A piece of work takes a tile of them at a time: both sides are brought into the order of their experts
+//! (`choice`), then compared (`pair`). Exchanging the two traces exchanges what is said of each, and changes nothing
+//! else, to the last bit.
 #![expect(clippy::needless_range_loop, reason = "loops over the pairs of a tile touch several rows at once")]
 
-mod check;
 mod choice;
-mod exp;
 mod output;
 mod pair;
 mod state;
 
-use ndarray::ArrayView3;
-use rayon::prelude::*;
+use std::ops::Range;
 
-use crate::count::{Groups, Layer, Weights};
+use ndarray::ArrayView3;
+
+use crate::chunk::{Pass, Wrong, rows_of_part};
 use crate::l1::{Simd, for_each_simd, lanes::Lanes};
+use crate::sample::Values;
 use crate::task::Task;
+use crate::tile::TILE;
+use crate::trace::{self, Groups, Layer, check_groups, check_layers, check_length, check_slots, first_wrong};
 use crate::{Error, Result};
-use check::Wrong;
 pub use output::{Agreement, Usage, WeightAgreement};
 use pair::Tile;
 use state::LayerState;
 
-/// Pairs that are compared at once.
-const TILE: usize = 128;
-/// A value for each of them.
-type Row<T> = [T; TILE];
-
-/// Bytes of both traces that are read between two meetings of the threads; they stay in the cache while each layer
-/// picks its part out of them.
-const CHUNK_BYTES: usize = 4 << 20;
-/// Pieces of work in a chunk, at least: traces of few layers are cut along the pairs, too. Fixed, since it decides the
-/// order of the additions.
-const PIECES: usize = 16;
-/// Counters that the pieces of one layer may have beside those of the first, in bytes.
-const SPARE_BYTES: usize = 256 << 20;
 /// Ranks that count as the top.
 pub const TOP: usize = 5;
 
@@ -48,7 +35,7 @@ pub struct Side<'a> {
     /// `[T, L, k]`, -1 where a slot is empty.
     pub expert_ids: ArrayView3<'a, i16>,
     /// `[T, L, k]`, for both sides or for none.
-    pub expert_weights: Option<Weights<'a>>,
+    pub expert_weights: Option<Values<'a>>,
     /// `[P]`: the row of each pair; without it, pair p is row p.
     pub rows: Option<&'a [i64]>,
 }
@@ -60,22 +47,14 @@ impl Side<'_> {
     }
 
     fn row_bytes(&self, layers: usize) -> usize {
-        let weight = match self.expert_weights {
-            None => 0,
-            Some(Weights::F16(_)) => 2,
-            Some(Weights::F32(_)) => 4,
-        };
+        let weight = self.expert_weights.map_or(0, |weights| weights.element_bytes());
         layers * self.expert_ids.dim().2 * (size_of::<i16>() + weight)
     }
 
     /// What does not fit together within a side, in the words of the Python arguments.
     fn check(&self, name: char, pairs: usize) -> Result<()> {
         let shape = self.expert_ids.dim();
-        let weights = match &self.expert_weights {
-            None => shape,
-            Some(Weights::F16(weights)) => weights.dim(),
-            Some(Weights::F32(weights)) => weights.dim(),
-        };
+        let weights = self.expert_weights.map_or(shape, |weights| weights.shape());
         if weights != shape {
             return Err(Error::Argument(format!("weights_{name}: shape {weights:?}; accepted: {shape:?}")));
         }
@@ -87,7 +66,7 @@ impl Side<'_> {
         Ok(())
     }
 
-    fn check_rows(&self, name: char, pairs: std::ops::Range<usize>) -> Result<()> {
+    fn check_rows(&self, name: char, pairs: Range<usize>) -> Result<()> {
         let (Some(rows), count) = (self.rows, self.expert_ids.dim().0) else { return Ok(()) };
         let is_bad = |&row: &i64| usize::try_from(row).map_or(true, |row| row >= count);
         match rows[pairs.clone()].iter().position(is_bad) {
@@ -125,7 +104,7 @@ impl Comparison<'_> {
     }
 
     fn n_groups(&self) -> usize {
-        self.groups.map_or(1, |groups| groups.count)
+        trace::n_groups(self.groups)
     }
 
     fn is_weighted(&self) -> bool {
@@ -136,34 +115,20 @@ impl Comparison<'_> {
         let wrong = |message: String| Err(Error::Argument(message));
         let (pairs, (_, l, k)) = (self.n_pairs(), self.a.expert_ids.dim());
         let (_, other_l, other_k) = self.b.expert_ids.dim();
-        if (l, k) != (other_l, other_k) || l == 0 || k == 0 || self.layers.len() != l {
-            let layers = self.layers.len();
-            return wrong(format!(
-                "ids_b: {other_l} layers of {other_k} slots; ids_a: {l} of {k}, for {layers} layers"
-            ));
+        if (l, k) != (other_l, other_k) {
+            return wrong(format!("ids_b: {other_l} layers of {other_k} slots; accepted: {l} of {k}, as ids_a"));
         }
+        check_slots("rows_a", pairs, k)?;
+        check_layers(self.layers, l, k, usize::MAX)?;
         if self.a.expert_weights.is_some() != self.b.expert_weights.is_some() {
             return wrong("weights_b: given for one side; accepted: for both, or for none".into());
         }
         if self.require_shares && !self.is_weighted() {
             return wrong("require_shares: without weights; accepted: false, or with weights".into());
         }
-        // Counters of experts have 32 bits.
-        if pairs.saturating_mul(k) >= u32::MAX as usize || k > usize::from(u16::MAX) {
-            return wrong(format!("rows_a: {pairs} pairs of {k} slots; accepted: up to 2^32 slots a layer at a time"));
-        }
         self.a.check('a', pairs)?;
         self.b.check('b', pairs)?;
-        if let Some(groups) = self.groups
-            && groups.ids.len() != pairs
-        {
-            return wrong(format!("groups: {} entries; accepted: {pairs}", groups.ids.len()));
-        }
-        for (index, layer) in self.layers.iter().enumerate() {
-            if layer.active_experts() == 0 || layer.n_experts > i16::MAX as usize || layer.top_k > k {
-                return wrong(format!("layer {index}: {layer:?}; accepted: 1 to 32767 experts, up to {k} slots"));
-            }
-        }
+        check_length("groups", self.groups.map_or(pairs, |groups| groups.ids.len()), pairs)?;
         if self.chosen.is_empty() || self.chosen.iter().any(|&layer| layer >= l) {
             return wrong(format!("layers: {:?}; accepted: some of 0 to {}", self.chosen, l - 1));
         }
@@ -174,21 +139,27 @@ impl Comparison<'_> {
     fn pairs_of_part(&self) -> usize {
         let layers = self.chosen.len();
         let bytes = self.a.row_bytes(layers) + self.b.row_bytes(layers);
-        (CHUNK_BYTES / bytes).max(1).next_multiple_of(TILE)
+        rows_of_part(bytes).next_multiple_of(TILE)
     }
 
     /// Finds the first row or group that does not exist, among some pairs.
-    fn check_pairs(&self, pairs: std::ops::Range<usize>) -> Result<()> {
+    fn check_pairs(&self, pairs: Range<usize>) -> Result<()> {
         self.a.check_rows('a', pairs.clone())?;
         self.b.check_rows('b', pairs.clone())?;
-        let Some(groups) = self.groups else { return Ok(()) };
-        match groups.ids[pairs.clone()].iter().position(|&g| g as usize >= groups.count) {
-            None => Ok(()),
-            Some(at) => {
-                let (pair, last) = (pairs.start + at, groups.count.saturating_sub(1));
-                Err(Error::Data(format!("groups: entry {pair} is {}; accepted: 0 to {last}", groups.ids[pair])))
-            }
-        }
+        check_groups(self.groups, pairs, "entry")
+    }
+
+    /// The first value of a layer that is not accepted, in pairs that have one.
+    fn first_wrong(&self, layer: usize, pairs: Range<usize>) -> Wrong {
+        let rules = &self.layers[layer];
+        Wrong::first(pairs, layer, |pair| {
+            [(&self.a, ["ids_a", "weights_a"]), (&self.b, ["ids_b", "weights_b"])].into_iter().find_map(
+                |(side, names)| {
+                    let place = [side.row(pair), layer];
+                    first_wrong(&side.expert_ids, side.expert_weights.as_ref(), names, rules, place)
+                },
+            )
+        })
     }
 }
 
@@ -200,55 +171,21 @@ impl Comparison<'_> {
 pub fn compare(comparison: &Comparison<'_>, task: &Task) -> Result<Agreement> {
     comparison.check()?;
     let simd = Simd::choose()?;
-    let (pairs, layers) = (comparison.n_pairs(), comparison.chosen.len());
-    task.announce((pairs * layers) as u64);
-    let mut pieces = new_pieces(comparison)?;
-    let parts = pieces.len() / layers;
-    let pairs_of_part = comparison.pairs_of_part();
-    let pairs_of_chunk = pairs_of_part * parts;
-    for start in (0..pairs).step_by(pairs_of_chunk) {
-        comparison.check_pairs(start..pairs.min(start + pairs_of_chunk))?;
-        let wrong = pieces
-            .par_iter_mut()
-            .enumerate()
-            .map_init(
-                || Tile::new(comparison),
-                |tile, (index, piece)| {
-                    task.check()?;
-                    let (layer, part) = (comparison.chosen[index / parts], index % parts);
-                    let first = pairs.min(start + part * pairs_of_part);
-                    let some = first..pairs.min(first + pairs_of_part);
-                    let wrong = compare_pairs(simd, comparison, layer, some.clone(), tile, piece);
-                    task.advance(some.len() as u64);
-                    Ok(wrong)
-                },
-            )
-            .try_reduce(|| None, |a, b| Ok([a, b].into_iter().flatten().min_by_key(Wrong::place)))?;
-        if let Some(wrong) = wrong {
-            return Err(wrong.error(comparison));
-        }
-    }
-    Ok(output::collect(comparison, pieces, parts))
-}
-
-/// Counters for every layer, for each part of a chunk; `parts` of one layer after those of another.
-fn new_pieces(comparison: &Comparison<'_>) -> Result<Vec<LayerState>> {
-    let layers = || comparison.chosen.iter().map(|&layer| &comparison.layers[layer]);
-    let bytes = layers().map(|layer| LayerState::bytes(comparison, layer)).fold(0, usize::saturating_add);
-    let affordable = 1 + SPARE_BYTES / bytes.max(1);
-    let parts = PIECES.div_ceil(comparison.chosen.len()).min(affordable);
-    let mut pieces = Vec::with_capacity(parts * comparison.chosen.len());
-    for layer in layers() {
-        for _ in 0..parts {
-            pieces.push(LayerState::new(comparison, layer)?);
-        }
-    }
-    Ok(pieces)
+    let (rows, layers) = (comparison.n_pairs(), comparison.chosen.len());
+    let pass = Pass { rows, layers, rows_of_part: comparison.pairs_of_part(), units: 1 };
+    let compared = pass.run(
+        task,
+        |index| LayerState::new(comparison, &comparison.layers[comparison.chosen[index]]),
+        |pairs| comparison.check_pairs(pairs),
+        || Tile::new(comparison),
+        |index, pairs, tile, state| compare_pairs(simd, comparison, comparison.chosen[index], pairs, tile, state),
+    )?;
+    Ok(output::collect(comparison, compared))
 }
 
 for_each_simd! {
     /// Compares some pairs in a layer; returns the first value that is not accepted.
-    fn compare_pairs(comparison: &Comparison<'_>, layer: usize, pairs: std::ops::Range<usize>, tile: &mut Tile, state: &mut LayerState) -> Option<Wrong> = compare_pairs_with;
+    fn compare_pairs(comparison: &Comparison<'_>, layer: usize, pairs: Range<usize>, tile: &mut Tile, state: &mut LayerState) -> Option<Wrong> = compare_pairs_with;
 }
 
 #[inline(always)]
@@ -256,17 +193,16 @@ unsafe fn compare_pairs_with<L: Lanes>(
     _: L,
     comparison: &Comparison<'_>,
     layer: usize,
-    pairs: std::ops::Range<usize>,
+    pairs: Range<usize>,
     tile: &mut Tile,
     state: &mut LayerState,
 ) -> Option<Wrong> {
     for start in pairs.clone().step_by(TILE) {
-        let some = start..pairs.end.min(start + TILE);
-        if !tile.load(comparison, layer, some.clone()) {
-            return Some(check::first_wrong(comparison, layer, some));
+        if !tile.load(comparison, layer, start..pairs.end) {
+            return Some(comparison.first_wrong(layer, start..pairs.end));
         }
         tile.compare(comparison.require_shares);
-        state.add(tile, comparison.groups.map(|groups| &groups.ids[some]));
+        state.add(tile, comparison.groups, start..pairs.end.min(start + TILE));
     }
     None
 }

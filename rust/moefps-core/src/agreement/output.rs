@@ -1,9 +1,10 @@
 //! The counters of all layers, as arrays.
 
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array2, Array3};
 
 use super::Comparison;
-use super::state::{Counts, Histograms, LayerState, Sums};
+use super::state::{Counts, LayerState, Sums};
+use crate::table::{by_expert, by_group};
 
 /// How much two traces agree. G groups (1 without groups), L of the chosen layers, E experts of the layer that has most,
 /// passive ones not counted. Where two arrays stand together, they are of the one side and of the other.
@@ -55,21 +56,12 @@ pub struct Usage {
     pub share_sums: Option<Array3<f64>>,
 }
 
-/// Merges the parts of each layer, in order, and puts the layers side by side.
-pub(super) fn collect(comparison: &Comparison<'_>, pieces: Vec<LayerState>, parts: usize) -> Agreement {
-    let mut pieces = pieces.into_iter();
-    let mut layers = Vec::with_capacity(comparison.chosen.len());
-    while let Some(mut layer) = pieces.next() {
-        pieces.by_ref().take(parts - 1).for_each(|part| layer.merge(&part));
-        layers.push(layer);
-    }
-    let weighted = comparison.is_weighted();
-    let usage = comparison.usage.then(|| [0, 1].map(|side| usage(&mut layers, comparison.n_groups(), side, weighted)));
-    let shape = (comparison.n_groups(), layers.len());
-    let count = |of: fn(&Counts<u64>) -> u64| {
-        Array2::from_shape_fn(shape, |(group, layer)| of(&layers[layer].counts[group]) as i64)
-    };
-    let sum = |of: fn(&Sums<f64>) -> f64| Array2::from_shape_fn(shape, |(group, layer)| of(&layers[layer].sums[group]));
+/// Puts the layers side by side.
+pub(super) fn collect(comparison: &Comparison<'_>, mut layers: Vec<LayerState>) -> Agreement {
+    let (groups, weighted) = (comparison.n_groups(), comparison.is_weighted());
+    let usage = comparison.usage.then(|| [0, 1].map(|side| usage(&mut layers, groups, side, weighted)));
+    let count = |of: fn(&Counts<u64>) -> u64| by_group(&layers, groups, |layer, group| of(&layer.counts[group]) as i64);
+    let sum = |of: fn(&Sums<f64>) -> f64| by_group(&layers, groups, |layer, group| of(&layer.sums[group]));
     Agreement {
         pairs: count(|c| c.pairs),
         common: count(|c| c.common),
@@ -93,22 +85,14 @@ pub(super) fn collect(comparison: &Comparison<'_>, pieces: Vec<LayerState>, part
 /// The histograms of one side; the layers' own are given up on the way.
 fn usage(layers: &mut [LayerState], groups: usize, side: usize, weighted: bool) -> Usage {
     let experts = layers.iter().map(|layer| layer.experts).max().unwrap_or(0);
-    let mut activations = Array3::zeros((groups, layers.len(), experts));
-    let mut share_sums = weighted.then(|| Array3::zeros((groups, layers.len(), experts)));
-    for (index, layer) in layers.iter_mut().enumerate() {
-        let (width, experts) = (layer.width, layer.experts);
-        let Some(histograms) = layer.usage.as_mut().map(|both| &mut both[side]) else { continue };
-        let Histograms { activations: counted, shares } = std::mem::replace(histograms, Histograms::none());
-        for (group, counted) in counted.chunks_exact(width).enumerate() {
-            let mut row = activations.slice_mut(s![group, index, ..experts]);
-            row.iter_mut().zip(counted).for_each(|(to, &from)| *to = i64::from(from));
-        }
-        for (group, shares) in shares.chunks_exact(width).enumerate() {
-            if let Some(sums) = &mut share_sums {
-                let mut row = sums.slice_mut(s![group, index, ..experts]);
-                row.iter_mut().zip(shares).for_each(|(to, &from)| *to = from);
-            }
-        }
-    }
+    let cells = |layer: &LayerState, group: usize| group * layer.width..group * layer.width + layer.experts;
+    let shape = (groups, experts);
+    let activations =
+        by_expert(layers, shape, |layer, group| &layer.usage[side].activations[cells(layer, group)], i64::from);
+    layers.iter_mut().for_each(|layer| layer.usage[side].activations = Vec::new());
+    let share_sums = weighted.then(|| {
+        by_expert(layers, shape, |layer, group| &layer.usage[side].shares[cells(layer, group)], |share| share)
+    });
+    layers.iter_mut().for_each(|layer| layer.usage[side].shares = Vec::new());
     Usage { activations, share_sums }
 }

@@ -2,11 +2,11 @@
 
 use std::f64::consts::LN_2;
 
+use super::Comparison;
 use super::choice::{AT_TOP, CHOSEN, Choices};
-use super::exp::exp;
 use super::state::{Counts, Sums};
-use super::{Comparison, Row, TILE};
-use crate::count::ln::ln;
+use crate::math::{exp, ln};
+use crate::tile::{Row, TILE};
 
 /// Pairs whose values are held in registers while the slots of both sides are matched.
 const BLOCK: usize = 8;
@@ -41,7 +41,7 @@ impl Tile {
         }
     }
 
-    /// Reads some pairs, at most [`TILE`]; false where a value is not accepted.
+    /// Reads the first [`TILE`] of some pairs; false where a value is not accepted.
     #[inline(always)]
     pub(super) fn load(&mut self, comparison: &Comparison<'_>, layer: usize, pairs: std::ops::Range<usize>) -> bool {
         let rules = &comparison.layers[layer];

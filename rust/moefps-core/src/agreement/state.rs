@@ -1,11 +1,12 @@
 //! The counters of one layer.
 
+use super::Comparison;
 use super::choice::Choices;
 use super::pair::Tile;
-use super::{Comparison, Row, TILE};
 use crate::Result;
-use crate::count::Layer;
-use crate::count::state::zeros;
+use crate::chunk::{Counters, add};
+use crate::tile::{Row, TILE};
+use crate::trace::{Groups, Layer, runs, zeros};
 
 /// Makes a struct of values of one kind, with their names in order.
 macro_rules! measures {
@@ -63,13 +64,6 @@ pub(super) struct Histograms {
     pub(super) shares: Vec<f64>,
 }
 
-impl Histograms {
-    /// What is left once they were taken.
-    pub(super) fn none() -> Self {
-        Self { activations: Vec::new(), shares: Vec::new() }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct LayerState {
     pub(super) experts: usize,
@@ -79,42 +73,34 @@ pub(super) struct LayerState {
     pub(super) counts: Vec<Counts<u64>>,
     /// `[G]`
     pub(super) sums: Vec<Sums<f64>>,
-    /// Of each side, if asked for.
-    pub(super) usage: Option<[Histograms; 2]>,
+    /// Of each side, or empty.
+    pub(super) usage: Vec<Histograms>,
 }
 
 impl LayerState {
-    /// Bytes that the counters take.
-    pub(super) fn bytes(comparison: &Comparison<'_>, layer: &Layer) -> usize {
-        let cell = 2 * (size_of::<u32>() + if comparison.is_weighted() { size_of::<f64>() } else { 0 });
-        let usage = if comparison.usage { (layer.active_experts() + 1) * cell } else { 0 };
-        comparison.n_groups().saturating_mul(size_of::<Counts<u64>>() + size_of::<Sums<f64>>() + usage)
-    }
-
     pub(super) fn new(comparison: &Comparison<'_>, layer: &Layer) -> Result<Self> {
         let (groups, width) = (comparison.n_groups(), layer.active_experts() + 1);
         let cells = groups.saturating_mul(width);
-        let histograms = || -> Result<Histograms> {
-            let weighted = if comparison.is_weighted() { cells } else { 0 };
-            Ok(Histograms { activations: zeros(cells, 0)?, shares: zeros(weighted, 0.0)? })
-        };
+        let weighted = if comparison.is_weighted() { cells } else { 0 };
+        let histograms = |_| Ok(Histograms { activations: zeros(cells)?, shares: zeros(weighted)? });
         Ok(Self {
             experts: layer.active_experts(),
             width,
-            counts: zeros(groups, Counts::default())?,
-            sums: zeros(groups, Sums::default())?,
-            usage: if comparison.usage { Some([histograms()?, histograms()?]) } else { None },
+            counts: zeros(groups)?,
+            sums: zeros(groups)?,
+            usage: (0..if comparison.usage { 2 } else { 0 }).map(histograms).collect::<Result<_>>()?,
         })
     }
 
-    /// Adds a tile, whose pairs are of these groups.
+    /// Adds a tile, which holds some pairs.
     #[inline(always)]
-    pub(super) fn add(&mut self, tile: &Tile, groups: Option<&[u32]>) {
-        let Some(groups) = groups else { return self.add_run(tile, 0..TILE, 0) };
-        let mut start = 0;
-        for run in groups.chunk_by(|a, b| a == b) {
-            self.add_run(tile, start..start + run.len(), run[0] as usize);
-            start += run.len();
+    pub(super) fn add(&mut self, tile: &Tile, groups: Option<Groups<'_>>, pairs: std::ops::Range<usize>) {
+        if groups.is_none() {
+            // What is past the pairs counts for nothing.
+            return self.add_run(tile, 0..TILE, 0);
+        }
+        for (run, group) in runs(groups, pairs) {
+            self.add_run(tile, run, group);
         }
     }
 
@@ -123,28 +109,33 @@ impl LayerState {
     fn add_run(&mut self, tile: &Tile, run: std::ops::Range<usize>, group: usize) {
         self.counts[group].with(&tile.counts, |to, row| *to += row[run.clone()].iter().sum::<u64>());
         self.sums[group].with(&tile.sums, |to, row| *to += sum(&row[run.clone()]));
-        if let Some(usage) = &mut self.usage {
-            let cells = group * self.width..(group + 1) * self.width;
-            for (histograms, choices) in usage.iter_mut().zip([&tile.a, &tile.b]) {
-                add_activations(tile, choices, run.clone(), &mut histograms.activations[cells.clone()]);
-                if !histograms.shares.is_empty() {
-                    add_shares(tile, choices, run.clone(), &mut histograms.shares[cells.clone()]);
-                }
+        let cells = group * self.width..(group + 1) * self.width;
+        for (histograms, choices) in self.usage.iter_mut().zip([&tile.a, &tile.b]) {
+            add_activations(tile, choices, run.clone(), &mut histograms.activations[cells.clone()]);
+            if !histograms.shares.is_empty() {
+                add_shares(tile, choices, run.clone(), &mut histograms.shares[cells.clone()]);
             }
         }
     }
+}
 
-    /// Adds the counters of pairs that come after.
-    pub(super) fn merge(&mut self, other: &Self) {
-        for (to, from) in self.counts.iter_mut().zip(&other.counts) {
+impl Counters for LayerState {
+    fn bytes(&self) -> usize {
+        let usage = |h: &Histograms| size_of_val(&h.activations[..]) + size_of_val(&h.shares[..]);
+        let usage = self.usage.iter().map(usage).sum::<usize>();
+        size_of_val(&self.counts[..]) + size_of_val(&self.sums[..]) + usage
+    }
+
+    fn merge(&mut self, later: &Self) {
+        for (to, from) in self.counts.iter_mut().zip(&later.counts) {
             to.with(from, |to, from| *to += from);
         }
-        for (to, from) in self.sums.iter_mut().zip(&other.sums) {
+        for (to, from) in self.sums.iter_mut().zip(&later.sums) {
             to.with(from, |to, from| *to += from);
         }
-        for (to, from) in self.usage.iter_mut().flatten().zip(other.usage.iter().flatten()) {
-            to.activations.iter_mut().zip(&from.activations).for_each(|(to, from)| *to += from);
-            to.shares.iter_mut().zip(&from.shares).for_each(|(to, from)| *to += from);
+        for (to, from) in self.usage.iter_mut().zip(&later.usage) {
+            add(&mut to.activations, &from.activations);
+            add(&mut to.shares, &from.shares);
         }
     }
 }

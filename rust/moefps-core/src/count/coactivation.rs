@@ -1,8 +1,9 @@
 //! Which experts are chosen together.
 
 use super::state::LayerState;
-use super::tile::{Row, TILE, Tile};
+use super::tile::Tile;
 use super::{Coactivation, Trace};
+use crate::tile::{Row, TILE};
 
 /// Counts every pair of experts that a token chooses, the lower one first.
 #[inline(always)]
@@ -12,10 +13,8 @@ pub(super) fn count(tile: &Tile, trace: &Trace<'_>, state: &mut LayerState) {
         Coactivation::Whole => count_tokens(tile, 0..tile.len, state.width, &mut state.pairs),
         Coactivation::ByGroup => {
             let cells = state.width * state.width;
-            let mut start = 0;
-            for &(stop, group) in &tile.runs {
-                count_tokens(tile, start..stop, state.width, &mut state.pairs[group * cells..][..cells]);
-                start = stop;
+            for (tokens, group) in &tile.runs {
+                count_tokens(tile, tokens.clone(), state.width, &mut state.pairs[group * cells..][..cells]);
             }
         }
     }

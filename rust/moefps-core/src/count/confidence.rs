@@ -1,8 +1,9 @@
 //! What weights say about a token: their sum, the expert with the largest, and how evenly they are spread.
 
 use super::Trace;
-use super::ln::ln;
-use super::tile::{Row, TILE, Tile};
+use super::tile::Tile;
+use crate::math::ln;
+use crate::tile::{Row, TILE};
 
 impl Tile {
     /// Clears the weights of empty slots and works out what they say; says whether any weight is not accepted.
@@ -19,8 +20,8 @@ impl Tile {
         // As wide as the weights, so that both are chosen by one comparison.
         let mut first_slot: Row<u64> = [0; TILE];
         self.least = [0.0; TILE];
-        for (slot, weights) in self.weights.iter_mut().enumerate() {
-            let (raw, ids) = (&self.raw[slot], &self.ids[slot]);
+        for (slot, weights) in self.slots.weights.iter_mut().enumerate() {
+            let (raw, ids) = (&self.slots.ids[slot], &self.ids[slot]);
             for t in 0..TILE {
                 let weight = weights[t];
                 // The other way round, NaN would pass.
@@ -40,7 +41,7 @@ impl Tile {
             }
         }
         self.entropy = [0.0; TILE];
-        for weights in &self.weights {
+        for weights in &self.slots.weights {
             for t in 0..TILE {
                 // 0 ln 0 = 0: the logarithm of 0 is finite here.
                 self.entropy[t] += weights[t] * ln(weights[t]);
@@ -61,19 +62,19 @@ impl Tile {
 
 /// Sums over the tokens of a group.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Confidence {
+pub(super) struct Confidence {
     /// `H(ŵ) / ln k_t`
-    pub(crate) entropy: f64,
+    pub(super) entropy: f64,
     /// Tokens in that sum.
-    pub(crate) tokens: u64,
+    pub(super) tokens: u64,
     /// Tokens with a filled slot whose weights sum to 0.
-    pub(crate) without_shares: u64,
+    pub(super) without_shares: u64,
 }
 
 impl Confidence {
     /// Adds tokens of a tile.
     #[inline(always)]
-    pub(crate) fn add(&mut self, tile: &Tile, tokens: std::ops::Range<usize>, inverse_ln: &[f64]) {
+    pub(super) fn add(&mut self, tile: &Tile, tokens: std::ops::Range<usize>, inverse_ln: &[f64]) {
         let mut sums = Self::default();
         for t in tokens {
             let (filled, shared) = (usize::from(tile.filled[t]), tile.inverse[t] != 0.0);
@@ -86,7 +87,7 @@ impl Confidence {
         self.merge(&sums);
     }
 
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.entropy += other.entropy;
         self.tokens += other.tokens;
         self.without_shares += other.without_shares;

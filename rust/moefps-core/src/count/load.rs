@@ -2,29 +2,27 @@
 
 use super::Trace;
 use super::state::LayerState;
-use super::tile::{TILE, Tile};
+use super::tile::Tile;
 
 /// Adds a tile to the histograms of its groups.
 #[inline(always)]
 pub(super) fn count(tile: &Tile, trace: &Trace<'_>, layer: usize, state: &mut LayerState) {
     let passive = trace.layers[layer].passive_experts > 0;
-    let mut start = 0;
-    for &(stop, group) in &tile.runs {
-        count_filled(tile, start..stop, &mut state.filled[group * (tile.k + 1)..][..=tile.k]);
+    for (tokens, group) in &tile.runs {
+        count_filled(tile, tokens.clone(), &mut state.filled[group * (tile.k + 1)..][..=tile.k]);
         if passive {
             // Ids were found to be those of experts; the last of them are passive.
-            let slots = tile.raw.iter().flat_map(|raw| &raw[start..stop]);
-            state.passive[group] += slots.filter(|&&id| id >= tile.experts as i16).count() as u64;
+            let slots = tile.slots.ids.iter().flat_map(|ids| &ids[tokens.clone()]);
+            state.passive[*group] += slots.filter(|&&id| id >= tile.experts as i16).count() as u64;
         }
         let histogram = group * state.width..(group + 1) * state.width;
-        count_slots(tile, start..stop, &mut state.activations[histogram.clone()]);
+        count_slots(tile, tokens.clone(), &mut state.activations[histogram.clone()]);
         if trace.expert_weights.is_some() {
-            add_weights(tile, start..stop, &mut state.sums[histogram.clone()]);
+            add_weights(tile, tokens.clone(), &mut state.sums[histogram.clone()]);
             let first = &mut state.first[histogram];
-            tile.first[start..stop].iter().for_each(|&id| first[usize::from(id)] += 1);
-            state.confidence[group].add(tile, start..stop, &state.inverse_ln);
+            tile.first[tokens.clone()].iter().for_each(|&id| first[usize::from(id)] += 1);
+            state.confidence[*group].add(tile, tokens.clone(), &state.inverse_ln);
         }
-        start = stop;
     }
 }
 
@@ -49,8 +47,7 @@ fn count_slots(tile: &Tile, tokens: std::ops::Range<usize>, histogram: &mut [u32
 
 #[inline(always)]
 fn add_weights(tile: &Tile, tokens: std::ops::Range<usize>, sums: &mut [[f64; 2]]) {
-    debug_assert!(tokens.end <= TILE);
-    for (ids, weights) in tile.ids.iter().zip(&tile.weights) {
+    for (ids, weights) in tile.ids.iter().zip(&tile.slots.weights) {
         let tokens = tokens.clone();
         let inverse = &tile.inverse[tokens.clone()];
         for ((&id, &weight), &inverse) in ids[tokens.clone()].iter().zip(&weights[tokens]).zip(inverse) {

@@ -16,7 +16,7 @@ struct Stamp {
 
 /// What is remembered of the token before.
 #[derive(Clone, Debug)]
-pub(crate) struct Trail {
+pub(super) struct Trail {
     stamps: Vec<Stamp>,
     token: u32,
     group: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Trail {
 }
 
 impl Trail {
-    pub(crate) fn new(width: usize) -> Self {
+    pub(super) fn new(width: usize) -> Self {
         Self {
             stamps: vec![Stamp::default(); width],
             token: 0,
@@ -42,7 +42,7 @@ impl Trail {
     }
 
     /// Starts anew: the next token has no neighbour.
-    pub(crate) fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.stamps.fill(Stamp::default());
         // Stamps of token 0 are no one's neighbour's.
         self.token = 1;
@@ -52,20 +52,20 @@ impl Trail {
 
 /// Sums over the pairs of neighbours of a group.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Neighbours {
-    pub(crate) pairs: u64,
-    pub(crate) same_first: u64,
-    pub(crate) any_common: u64,
-    pub(crate) common: u64,
-    pub(crate) jaccard: f64,
+pub(super) struct Neighbours {
+    pub(super) pairs: u64,
+    pub(super) same_first: u64,
+    pub(super) any_common: u64,
+    pub(super) common: u64,
+    pub(super) jaccard: f64,
     /// 1 - TV(ŵ, ŵ')
-    pub(crate) locality: f64,
+    pub(super) locality: f64,
     /// Pairs that are not in that sum.
-    pub(crate) without_shares: u64,
+    pub(super) without_shares: u64,
 }
 
 impl Neighbours {
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.pairs += other.pairs;
         self.same_first += other.same_first;
         self.any_common += other.any_common;
@@ -94,10 +94,8 @@ pub(super) fn count(tile: &Tile, trace: &Trace<'_>, layer: usize, state: &mut La
     let (Some(trail), Some(follows)) = (&mut state.trail, trace.follows) else { return };
     let follows = &follows[tile.first_row..][..tile.len];
     let kind = (trace.expert_weights.is_some(), trace.layers[layer].signed_weights);
-    let mut start = 0;
-    for &(stop, group) in &tile.runs {
-        state.neighbours[group].merge(&add(tile, start..stop, follows, group, kind, trail));
-        start = stop;
+    for (tokens, group) in &tile.runs {
+        state.neighbours[*group].merge(&add(tile, tokens.clone(), follows, *group, kind, trail));
     }
 }
 
@@ -130,7 +128,7 @@ fn add_tokens<const WEIGHTED: bool, const SIGNED: bool>(
     for t in tokens {
         let (before, now) = (trail.token, trail.token + 1);
         let (mut common, mut overlap, mut norm) = (0u32, 0.0, 0.0);
-        for (ids, weights) in tile.ids.iter().zip(&tile.weights) {
+        for (ids, weights) in tile.ids.iter().zip(&tile.slots.weights) {
             let stamp = &mut trail.stamps[usize::from(ids[t])];
             let share = if WEIGHTED { weights[t] * tile.inverse[t] } else { 0.0 };
             let both = stamp.token == before;

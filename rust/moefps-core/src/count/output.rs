@@ -4,6 +4,7 @@ use ndarray::{Array2, Array3, Array4, s};
 
 use super::state::LayerState;
 use super::{Coactivation, Trace};
+use crate::table::{by_expert, by_group};
 
 /// What a trace was reduced to. G groups (1 without groups), L layers, k slots, E experts of the layer that has most,
 /// passive ones not counted; layers with fewer have zeros.
@@ -68,19 +69,11 @@ pub struct NeighbourWeights {
     pub without_shares: Array2<i64>,
 }
 
-/// Merges the parts of each layer, in order, and puts the layers side by side.
-pub(super) fn collect(trace: &Trace<'_>, pieces: Vec<LayerState>, parts: usize) -> Counts {
-    let mut pieces = pieces.into_iter();
-    let mut layers = Vec::with_capacity(trace.layers.len());
-    while let Some(mut layer) = pieces.next() {
-        pieces.by_ref().take(parts - 1).for_each(|part| layer.merge(&part));
-        layers.push(layer);
-    }
-    let groups = trace.n_groups();
-    let k = trace.expert_ids.dim().2;
+/// Puts the layers side by side.
+pub(super) fn collect(trace: &Trace<'_>, mut layers: Vec<LayerState>) -> Counts {
     let experts = layers.iter().map(|layer| layer.experts).max().unwrap_or(0);
-    let table = Table { layers: &mut layers, groups, experts };
-    table.counts(trace, k)
+    let table = Table { layers: &mut layers, groups: trace.n_groups(), experts };
+    table.counts(trace)
 }
 
 struct Table<'a> {
@@ -90,7 +83,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn counts(mut self, trace: &Trace<'_>, k: usize) -> Counts {
+    fn counts(mut self, trace: &Trace<'_>) -> Counts {
         let coactivation = match trace.coactivation {
             Coactivation::None => None,
             Coactivation::Whole => Some(self.pairs(1)),
@@ -98,11 +91,15 @@ impl Table<'_> {
         };
         let activations = self.histogram(|layer| &layer.activations, i64::from);
         let tokens = self.without_repeats(activations.clone());
+        let bars = trace.expert_ids.dim().2 + 1;
         let mut counts = Counts {
-            filled_slots: Array3::from_shape_fn((self.groups, self.layers.len(), k + 1), |(group, layer, filled)| {
-                self.layers[layer].filled[group * (k + 1) + filled].into()
-            }),
-            passive_slots: self.scalar(|layer, group| layer.passive[group] as i64),
+            filled_slots: by_expert(
+                self.layers,
+                (self.groups, bars),
+                |layer, group| &layer.filled[group * bars..][..bars],
+                i64::from,
+            ),
+            passive_slots: self.number(|layer, group| layer.passive[group] as i64),
             activations,
             tokens,
             coactivation,
@@ -138,45 +135,43 @@ impl Table<'_> {
             first_choices,
             weight_sums: self.histogram(|layer| &layer.sums, |[weights, _]| weights),
             share_sums: self.histogram(|layer| &layer.sums, |[_, shares]| shares),
-            without_shares: self.scalar(|layer, group| layer.confidence[group].without_shares as i64),
-            entropy_sums: self.scalar(|layer, group| layer.confidence[group].entropy),
-            entropy_tokens: self.scalar(|layer, group| layer.confidence[group].tokens as i64),
+            without_shares: self.number(|layer, group| layer.confidence[group].without_shares as i64),
+            entropy_sums: self.number(|layer, group| layer.confidence[group].entropy),
+            entropy_tokens: self.number(|layer, group| layer.confidence[group].tokens as i64),
         }
     }
 
     fn neighbours(&self, weighted: bool) -> NeighbourCounts {
         NeighbourCounts {
-            pairs: self.scalar(|layer, group| layer.neighbours[group].pairs as i64),
-            any_common: self.scalar(|layer, group| layer.neighbours[group].any_common as i64),
-            common: self.scalar(|layer, group| layer.neighbours[group].common as i64),
-            jaccard_sums: self.scalar(|layer, group| layer.neighbours[group].jaccard),
+            pairs: self.number(|layer, group| layer.neighbours[group].pairs as i64),
+            any_common: self.number(|layer, group| layer.neighbours[group].any_common as i64),
+            common: self.number(|layer, group| layer.neighbours[group].common as i64),
+            jaccard_sums: self.number(|layer, group| layer.neighbours[group].jaccard),
             weights: weighted.then(|| NeighbourWeights {
-                same_first: self.scalar(|layer, group| layer.neighbours[group].same_first as i64),
-                locality_sums: self.scalar(|layer, group| layer.neighbours[group].locality),
-                without_shares: self.scalar(|layer, group| layer.neighbours[group].without_shares as i64),
+                same_first: self.number(|layer, group| layer.neighbours[group].same_first as i64),
+                locality_sums: self.number(|layer, group| layer.neighbours[group].locality),
+                without_shares: self.number(|layer, group| layer.neighbours[group].without_shares as i64),
             }),
         }
     }
 
     /// `[G, L]`
-    fn scalar<T>(&self, value: impl Fn(&LayerState, usize) -> T) -> Array2<T> {
-        Array2::from_shape_fn((self.groups, self.layers.len()), |(group, layer)| value(&self.layers[layer], group))
+    fn number<T>(&self, of: impl Fn(&LayerState, usize) -> T) -> Array2<T> {
+        by_group(self.layers, self.groups, of)
     }
 
     /// `[G, L, E]`, of a histogram of each layer.
     fn histogram<S: Copy, T: Clone + Default>(
         &self,
-        source: impl Fn(&LayerState) -> &[S],
-        convert: impl Fn(S) -> T + Copy,
+        of: impl Fn(&LayerState) -> &[S],
+        convert: impl Fn(S) -> T,
     ) -> Array3<T> {
-        let mut values = Array3::default((self.groups, self.layers.len(), self.experts));
-        for (mut layers, group) in values.outer_iter_mut().zip(0..) {
-            for (mut row, layer) in layers.outer_iter_mut().zip(self.layers.iter()) {
-                let counted = &source(layer)[group * layer.width..][..layer.experts];
-                row.iter_mut().zip(counted).for_each(|(to, &from)| *to = convert(from));
-            }
-        }
-        values
+        by_expert(
+            self.layers,
+            (self.groups, self.experts),
+            |layer, group| &of(layer)[group * layer.width..][..layer.experts],
+            convert,
+        )
     }
 
     /// `[G, L, E, E]` but for the diagonals; the layers' own counters are given up on the way.

@@ -3,11 +3,13 @@
 use super::confidence::Confidence;
 use super::neighbour::{Neighbours, Trail};
 use super::{Coactivation, Layer, Trace};
-use crate::{Error, Result};
+use crate::Result;
+use crate::chunk::{Counters, add};
+use crate::trace::zeros;
 
 /// Histograms have a column more than there are experts, for empty slots.
 #[derive(Debug)]
-pub(crate) struct LayerState {
+pub(super) struct LayerState {
     pub(super) experts: usize,
     /// Columns of a histogram.
     pub(super) width: usize,
@@ -35,32 +37,31 @@ pub(crate) struct LayerState {
 }
 
 impl LayerState {
-    /// Bytes that the counters take.
-    pub(super) fn bytes(trace: &Trace<'_>, layer: &Layer) -> usize {
-        let sizes = Sizes::new(trace, layer);
-        let weighted = if trace.expert_weights.is_some() { 20 } else { 0 };
-        sizes.histograms.saturating_mul(4 + weighted).saturating_add(sizes.pairs.saturating_mul(4))
-    }
-
     pub(super) fn new(trace: &Trace<'_>, layer: &Layer) -> Result<Self> {
-        let sizes = Sizes::new(trace, layer);
         let (groups, k) = (trace.n_groups(), trace.expert_ids.dim().2);
+        let width = layer.active_experts() + 1;
+        let histograms = groups.saturating_mul(width);
+        let pairs = match trace.coactivation {
+            Coactivation::None => 0,
+            Coactivation::Whole => width * width,
+            Coactivation::ByGroup => histograms.saturating_mul(width),
+        };
         let weighted = |n: usize| if trace.expert_weights.is_some() { n } else { 0 };
         let neighbours = if trace.follows.is_some() { groups } else { 0 };
         let inverse_ln = (0..=k).map(|k| if k < 2 { 0.0 } else { 1.0 / (k as f64).ln() });
         Ok(Self {
             experts: layer.active_experts(),
-            width: sizes.width,
-            filled: zeros(groups.saturating_mul(k + 1), 0)?,
-            passive: zeros(groups, 0)?,
-            activations: zeros(sizes.histograms, 0)?,
+            width,
+            filled: zeros(groups.saturating_mul(k + 1))?,
+            passive: zeros(groups)?,
+            activations: zeros(histograms)?,
             repeats: Vec::new(),
-            first: zeros(weighted(sizes.histograms), 0)?,
-            sums: zeros(weighted(sizes.histograms), [0.0; 2])?,
-            confidence: zeros(weighted(groups), Confidence::default())?,
-            neighbours: zeros(neighbours, Neighbours::default())?,
-            trail: (neighbours > 0).then(|| Trail::new(sizes.width)),
-            pairs: zeros(sizes.pairs, 0)?,
+            first: zeros(weighted(histograms))?,
+            sums: zeros(weighted(histograms))?,
+            confidence: zeros(weighted(groups))?,
+            neighbours: zeros(neighbours)?,
+            trail: (neighbours > 0).then(|| Trail::new(width)),
+            pairs: zeros(pairs)?,
             inverse_ln: inverse_ln.collect(),
         })
     }
@@ -75,51 +76,26 @@ impl LayerState {
         self.repeats.resize(self.activations.len(), 0);
         self.repeats[group * self.width + expert] += 1;
     }
+}
 
-    /// Adds the counters of tokens that come after.
-    pub(super) fn merge(&mut self, other: &Self) {
-        fn add<T: Copy + std::ops::AddAssign>(to: &mut [T], from: &[T]) {
-            to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
-        }
-        add(&mut self.filled, &other.filled);
-        add(&mut self.passive, &other.passive);
-        add(&mut self.activations, &other.activations);
-        if !other.repeats.is_empty() {
+impl Counters for LayerState {
+    fn bytes(&self) -> usize {
+        let histograms = size_of_val(&self.activations[..]) + size_of_val(&self.first[..]);
+        histograms + size_of_val(&self.sums[..]) + size_of_val(&self.pairs[..])
+    }
+
+    fn merge(&mut self, later: &Self) {
+        add(&mut self.filled, &later.filled);
+        add(&mut self.passive, &later.passive);
+        add(&mut self.activations, &later.activations);
+        if !later.repeats.is_empty() {
             self.repeats.resize(self.activations.len(), 0);
-            add(&mut self.repeats, &other.repeats);
+            add(&mut self.repeats, &later.repeats);
         }
-        add(&mut self.first, &other.first);
-        add(self.sums.as_flattened_mut(), other.sums.as_flattened());
-        add(&mut self.pairs, &other.pairs);
-        self.confidence.iter_mut().zip(&other.confidence).for_each(|(to, from)| to.merge(from));
-        self.neighbours.iter_mut().zip(&other.neighbours).for_each(|(to, from)| to.merge(from));
+        add(&mut self.first, &later.first);
+        add(self.sums.as_flattened_mut(), later.sums.as_flattened());
+        add(&mut self.pairs, &later.pairs);
+        self.confidence.iter_mut().zip(&later.confidence).for_each(|(to, from)| to.merge(from));
+        self.neighbours.iter_mut().zip(&later.neighbours).for_each(|(to, from)| to.merge(from));
     }
-}
-
-/// Elements of the larger counters.
-struct Sizes {
-    width: usize,
-    histograms: usize,
-    pairs: usize,
-}
-
-impl Sizes {
-    fn new(trace: &Trace<'_>, layer: &Layer) -> Self {
-        let (groups, width) = (trace.n_groups(), layer.active_experts() + 1);
-        let pairs = match trace.coactivation {
-            Coactivation::None => 0,
-            Coactivation::Whole => width * width,
-            Coactivation::ByGroup => groups.saturating_mul(width * width),
-        };
-        Self { width, histograms: groups.saturating_mul(width), pairs }
-    }
-}
-
-/// Memory for counters, or an error that says how much there would have to be.
-pub(crate) fn zeros<T: Clone>(n: usize, zero: T) -> Result<Vec<T>> {
-    let mut counters = Vec::new();
-    let bytes = n.saturating_mul(size_of::<T>());
-    counters.try_reserve_exact(n).map_err(|_| Error::Memory { what: "counters of a trace", bytes })?;
-    counters.resize(n, zero);
-    Ok(counters)
 }

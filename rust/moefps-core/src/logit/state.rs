@@ -2,11 +2,11 @@
 
 use ndarray::{Array2, Array3};
 
-use super::row::{BLOCK, Block, Row};
-use super::score::{largest, two_largest};
-use super::{Layer, Scoring, Trace};
 use crate::Result;
-use crate::count::state::zeros;
+use crate::chunk::{Counters, add};
+use crate::distribution::{BLOCK, Block, Row, largest, two_largest};
+use crate::table::{by_expert, by_group};
+use crate::trace::{Layer, Scoring, zeros};
 
 /// Sums over the tokens of a group.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,19 +32,20 @@ pub(super) struct LayerState {
 }
 
 impl LayerState {
-    /// Bytes that the sums take.
-    pub(super) fn bytes(layer: &Layer, groups: usize) -> usize {
-        groups.saturating_mul(layer.active_experts().div_ceil(BLOCK) * size_of::<Block>() + size_of::<Sums>())
-    }
-
     pub(super) fn new(layer: &Layer, groups: usize) -> Result<Self> {
         let experts = layer.active_experts();
         Ok(Self {
             experts,
             scoring: layer.scoring,
-            sums: zeros(groups, Sums::default())?,
-            probs: zeros(groups.saturating_mul(experts.div_ceil(BLOCK)), [0.0; BLOCK])?,
+            sums: zeros(groups)?,
+            probs: zeros(groups.saturating_mul(experts.div_ceil(BLOCK)))?,
         })
+    }
+
+    /// `[E]`
+    fn probs(&self, group: usize) -> &[f64] {
+        let start = group * self.experts.next_multiple_of(BLOCK);
+        &self.probs.as_flattened()[start..][..self.experts]
     }
 
     /// Adds a token that has chosen an expert.
@@ -60,7 +61,7 @@ impl LayerState {
         sums.squares += spread.log_sum * spread.log_sum;
         let blocks = self.experts.div_ceil(BLOCK);
         let chosen = std::mem::take(&mut row.chosen);
-        let probs = row.parts().scores;
+        let probs = row.probs();
         for (totals, probs) in self.probs[group * blocks..].iter_mut().zip(&*probs) {
             for i in 0..BLOCK {
                 totals[i] += probs[i];
@@ -79,10 +80,15 @@ impl LayerState {
         }
         row.chosen = chosen;
     }
+}
 
-    /// Adds the sums of tokens that come after.
-    fn merge(&mut self, other: &Self) {
-        for (to, from) in self.sums.iter_mut().zip(&other.sums) {
+impl Counters for LayerState {
+    fn bytes(&self) -> usize {
+        size_of_val(&self.sums[..]) + size_of_val(&self.probs[..])
+    }
+
+    fn merge(&mut self, later: &Self) {
+        for (to, from) in self.sums.iter_mut().zip(&later.sums) {
             to.tokens += from.tokens;
             to.without += from.without;
             to.entropy += from.entropy;
@@ -91,8 +97,7 @@ impl LayerState {
             to.selection_tokens += from.selection_tokens;
             to.top1 += from.top1;
         }
-        let probs = self.probs.as_flattened_mut().iter_mut();
-        probs.zip(other.probs.as_flattened()).for_each(|(to, from)| *to += from);
+        add(self.probs.as_flattened_mut(), later.probs.as_flattened());
     }
 }
 
@@ -122,42 +127,24 @@ pub struct LogitSums {
     pub top1_margin_tokens: Array2<i64>,
 }
 
-/// Merges the parts of each layer, in order, and puts the layers side by side.
-pub(super) fn collect(trace: &Trace<'_>, pieces: Vec<LayerState>, parts: usize) -> LogitSums {
-    let mut pieces = pieces.into_iter();
-    let mut layers = Vec::with_capacity(trace.layers.len());
-    while let Some(mut layer) = pieces.next() {
-        pieces.by_ref().take(parts - 1).for_each(|part| layer.merge(&part));
-        layers.push(layer);
-    }
-    let groups = trace.n_groups();
-    let most = layers.iter().map(|layer| layer.experts).max().unwrap_or(0);
-    let prob = |(group, layer, expert): (usize, usize, usize)| {
-        let layer: &LayerState = &layers[layer];
-        let row = group * layer.experts.div_ceil(BLOCK);
-        if expert < layer.experts { layer.probs[row + expert / BLOCK][expert % BLOCK] } else { 0.0 }
+/// Puts the layers side by side.
+pub(super) fn collect(groups: usize, layers: &[LayerState]) -> LogitSums {
+    let experts = layers.iter().map(|layer| layer.experts).max().unwrap_or(0);
+    let numbers = |of: fn(&Sums) -> f64| by_group(layers, groups, |layer, group| of(&layer.sums[group]));
+    let counts = |of: fn(&Sums) -> i64| by_group(layers, groups, |layer, group| of(&layer.sums[group]));
+    let tokens_if = |counts: fn(&LayerState) -> bool| {
+        by_group(layers, groups, |layer, group| if counts(layer) { layer.sums[group].tokens } else { 0 })
     };
     LogitSums {
-        tokens: table(&layers, groups, |_, sums| sums.tokens),
-        without_probs: table(&layers, groups, |_, sums| sums.without),
-        prob_sums: Array3::from_shape_fn((groups, layers.len(), most), prob),
-        entropy_sums: table(&layers, groups, |_, sums| sums.entropy),
-        z_sums: table(&layers, groups, |_, sums| sums.squares),
-        z_tokens: table(
-            &layers,
-            groups,
-            |layer, sums| {
-                if layer.scoring == Some(Scoring::Probabilities) { 0 } else { sums.tokens }
-            },
-        ),
-        selection_margin_sums: table(&layers, groups, |_, sums| sums.selection),
-        selection_margin_tokens: table(&layers, groups, |_, sums| sums.selection_tokens),
-        top1_margin_sums: table(&layers, groups, |_, sums| sums.top1),
-        top1_margin_tokens: table(&layers, groups, |layer, sums| if layer.experts > 1 { sums.tokens } else { 0 }),
+        tokens: counts(|sums| sums.tokens),
+        without_probs: counts(|sums| sums.without),
+        prob_sums: by_expert(layers, (groups, experts), LayerState::probs, |p| p),
+        entropy_sums: numbers(|sums| sums.entropy),
+        z_sums: numbers(|sums| sums.squares),
+        z_tokens: tokens_if(|layer| layer.scoring != Some(Scoring::Probabilities)),
+        selection_margin_sums: numbers(|sums| sums.selection),
+        selection_margin_tokens: counts(|sums| sums.selection_tokens),
+        top1_margin_sums: numbers(|sums| sums.top1),
+        top1_margin_tokens: tokens_if(|layer| layer.experts > 1),
     }
-}
-
-/// `[G, L]`
-fn table<T>(layers: &[LayerState], groups: usize, value: impl Fn(&LayerState, &Sums) -> T) -> Array2<T> {
-    Array2::from_shape_fn((groups, layers.len()), |(group, layer)| value(&layers[layer], &layers[layer].sums[group]))
 }

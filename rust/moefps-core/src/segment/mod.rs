@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use crate::cache::Cache;
 use crate::choice::{Choices, Reader};
 use crate::task::Task;
+use crate::trace::check_length;
 use crate::{Error, Result};
 pub(crate) use window::Window;
 
@@ -70,7 +71,7 @@ pub struct CacheCounts {
 /// memory for the histograms, or [`Error::Cancelled`].
 pub fn count(choices: &Choices<'_>, follows: &[bool], question: &Question<'_>, task: &Task) -> Result<Segments> {
     choices.check()?;
-    choices.check_length("follows", follows.len())?;
+    check_length("follows", follows.len(), choices.expert_ids.dim().0)?;
     question.check(choices.layers.len())?;
     let (tokens, layers, k) = choices.expert_ids.dim();
     task.announce((tokens * layers * k) as u64);

@@ -5,7 +5,8 @@
 
 use ndarray::ArrayViewMut2;
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::trace::zeros;
 
 /// What is known of an expert.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,12 +136,4 @@ impl Window {
             total[0] += without;
         }
     }
-}
-
-fn zeros<T: Clone + Default>(n: usize) -> Result<Vec<T>> {
-    let mut values = Vec::new();
-    let bytes = n.saturating_mul(size_of::<T>());
-    values.try_reserve_exact(n).map_err(|_| Error::Memory { what: "windows of tokens", bytes })?;
-    values.resize(n, T::default());
-    Ok(values)
 }

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::choice::Choices;
 use crate::task::Task;
+use crate::trace::{Layer, check_length};
 use crate::{Error, Result};
 use piece::{Answer, Piece};
 use top::TopLists;
@@ -107,7 +108,7 @@ impl Entries {
 /// little memory for what was asked for, or [`Error::Cancelled`].
 pub fn count(choices: &Choices<'_>, token_ids: &[i32], question: &Question, task: &Task) -> Result<Vocabulary> {
     choices.check()?;
-    choices.check_length("token_ids", token_ids.len())?;
+    check_length("token_ids", token_ids.len(), choices.expert_ids.dim().0)?;
     let words = Words::new(token_ids, question.min_count);
     let jobs = plan(choices, &words);
     task.announce(token_ids.len().saturating_mul(jobs.len()) as u64);
@@ -173,7 +174,7 @@ fn fill<'a>(choices: &Choices<'a>, words: &Words, jobs: &[Job], task: &Task) -> 
 /// Puts the answers of all pieces together, in order.
 fn collect(choices: &Choices<'_>, answers: Vec<Answer>, question: &Question) -> Result<Vocabulary> {
     let layers = choices.layers.len();
-    let experts = choices.layers.iter().map(crate::count::Layer::active_experts).max().unwrap_or(0);
+    let experts = choices.layers.iter().map(Layer::active_experts).max().unwrap_or(0);
     let mut lists: Vec<TopLists> =
         choices.layers.iter().map(|layer| TopLists::new(layer.active_experts(), question.top)).collect();
     let shape = (layers, experts, question.top);

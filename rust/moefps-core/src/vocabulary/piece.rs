@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::top::{TopLists, Word};
 use super::word::{NONE, Words};
 use super::{Entries, Job, Question};
+use crate::Result;
 use crate::choice::{Choices, Reader};
-use crate::{Error, Result};
+use crate::trace::zeros;
 
 /// Counters of a token id: one for each expert, and one for all of its tokens.
 pub(super) fn width(experts: usize) -> usize {
@@ -43,10 +44,7 @@ impl<'a> Piece<'a> {
     pub(super) fn new(choices: &Choices<'a>, job: &Job) -> Result<Self> {
         let reader = choices.reader(job.layer);
         let width = width(reader.active);
-        let mut counters = Vec::new();
-        let memory = |_| Error::Memory { what: "counters of token ids", bytes: job.bytes };
-        counters.try_reserve_exact(job.words.len() * width).map_err(memory)?;
-        counters.resize(job.words.len() * width, 0);
+        let counters = zeros(job.words.len() * width)?;
         let chosen = vec![0; choices.expert_ids.dim().2];
         let words = job.words.clone();
         Ok(Self { layer: job.layer, words, reader, chosen, width, counters, tokens: 0, without_id: 0 })

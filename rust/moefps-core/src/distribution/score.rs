@@ -1,24 +1,25 @@
 //! From a row of logits to the distribution over experts that they stand for.
 
-use super::Scoring;
-use super::exp::{exp, ln_1p};
-use super::row::{BLOCK, Block, Parts, Row};
-use crate::count::ln::ln;
+use super::{BLOCK, Block, Row};
+use crate::math::{exp, ln, ln_1p};
+use crate::trace::Scoring;
 
 /// What is known of a row's distribution beside the probabilities, which are left in its scores.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spread {
+pub(crate) struct Spread {
     /// In nats.
-    pub(super) entropy: f64,
+    pub(crate) entropy: f64,
     /// ln Σ e^x over experts and passive ones; 0 where the row holds no logits.
-    pub(super) log_sum: f64,
+    pub(crate) log_sum: f64,
 }
 
 impl Row {
     /// Turns the logits into probabilities, or says that there are none, all scores being 0.
     #[inline(always)]
-    pub(super) fn distribute(&mut self, scoring: Scoring) -> Option<Spread> {
-        let Parts { logits, passive, scores, terms } = self.parts();
+    pub(crate) fn distribute(&mut self, scoring: Scoring) -> Option<Spread> {
+        let (n, passive) = (self.experts.div_ceil(BLOCK), self.passive_experts.div_ceil(BLOCK));
+        let (logits, passive, scores) = (&self.logits[..n], &self.passive[..passive], &mut self.scores[..n]);
+        let terms = &mut self.terms[..];
         match scoring {
             Scoring::Softmax => return softmax(logits, passive, scores, terms),
             Scoring::Sigmoid => map(logits, scores, sigmoid),
@@ -103,7 +104,7 @@ fn change(blocks: &mut [Block], f: impl Fn(f64) -> f64) {
 
 /// The largest; -inf of none.
 #[inline(always)]
-pub(super) fn largest(blocks: &[Block]) -> f64 {
+pub(crate) fn largest(blocks: &[Block]) -> f64 {
     let mut most = [f64::NEG_INFINITY; BLOCK];
     for block in blocks {
         for i in 0..BLOCK {
@@ -115,7 +116,7 @@ pub(super) fn largest(blocks: &[Block]) -> f64 {
 
 /// The largest and the second largest.
 #[inline(always)]
-pub(super) fn two_largest(blocks: &[Block]) -> (f64, f64) {
+pub(crate) fn two_largest(blocks: &[Block]) -> (f64, f64) {
     let mut first = [f64::NEG_INFINITY; BLOCK];
     let mut second = [f64::NEG_INFINITY; BLOCK];
     for block in blocks {
@@ -148,4 +149,44 @@ fn sum(blocks: &[Block]) -> f64 {
 #[inline(always)]
 fn across([a, b, c, d, e, f, g, h]: Block) -> f64 {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::{Row, Scoring};
+    use crate::sample::Values;
+
+    fn distribution(scoring: Scoring, logits: &[f64]) -> Option<Vec<f64>> {
+        let (n, mut row) = (logits.len(), Row::new(logits.len()));
+        let logits = Array3::from_shape_fn((1, 1, n), |(_, _, expert)| logits[expert]);
+        row.read(&Values::F64(logits.view()), n, 0, [0, 0]);
+        row.distribute(scoring).map(|_| row.probs().as_flattened()[..n].to_vec())
+    }
+
+    #[test]
+    fn worked_examples() {
+        let near = |found: Option<Vec<f64>>, expected: &[f64]| {
+            let found = found.expect("a distribution");
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{found:?} {expected:?}");
+        };
+        near(distribution(Scoring::Softmax, &[1.0_f64.ln(), 3.0_f64.ln()]), &[0.25, 0.75]);
+        near(distribution(Scoring::Softmax, &[1000.0, 1000.0, f64::NEG_INFINITY]), &[0.5, 0.5, 0.0]);
+        // Sigmoids of 1/2 and 1/4.
+        near(distribution(Scoring::Sigmoid, &[0.0, -(3.0_f64.ln())]), &[2.0 / 3.0, 1.0 / 3.0]);
+        near(distribution(Scoring::Sigmoid, &[800.0, -800.0]), &[1.0, 0.0]);
+        // ln(1 + e^x) of 4 and 1.
+        let logits = [(4.0_f64.exp() - 1.0).ln(), (1.0_f64.exp() - 1.0).ln()];
+        near(distribution(Scoring::SqrtSoftplus, &logits), &[2.0 / 3.0, 1.0 / 3.0]);
+        near(distribution(Scoring::Probabilities, &[0.25, 0.75]), &[0.25, 0.75]);
+    }
+
+    #[test]
+    fn masked_altogether() {
+        for scoring in [Scoring::Softmax, Scoring::Sigmoid, Scoring::SqrtSoftplus] {
+            assert_eq!(distribution(scoring, &[f64::NEG_INFINITY; 2]), None);
+        }
+        assert_eq!(distribution(Scoring::Probabilities, &[0.0; 2]), None);
+    }
 }
