@@ -60,7 +60,7 @@ def _what(summary: Mapping[str, Any]) -> Iterator[str]:
         words.append(f"{name}{column} is `{summary[label]}`{about}")
     yield f"{'; '.join(words)}."
     yield (
-        f"{_count(summary['n_tasks'], _task(summary))}, {_count(summary['count_all'], 'token')} that both have, "
+        f"{_count(summary['n_tasks'], 'task')}, {_count(summary['count_all'], 'token')} that both have, "
         f"{_count(summary['n_layers'], 'layer')} of {_count(summary['n_experts'], 'expert')}, "
         f"top-{summary['top_k']}. Intervals: {summary['intervals']}."
     )
@@ -93,7 +93,7 @@ def _layers(summary: Mapping[str, Any]) -> Iterator[str]:
     chance = summary["usage_beyond_chance"]
     if chance is not None:
         yield (
-            f"How often experts are used differs by more than the choice of {_task(summary)}s would make it in "
+            f"How often experts are used differs by more than the choice of tasks would make it in "
             f"{chance['n_layers']} of {_count(chance['n_layers_tested'], 'layer')}: the interval of `usage_js` leaves "
             f"0 out, as it would in one layer of 40 without any difference."
         )
@@ -191,8 +191,7 @@ def _limits(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"No token at all is in {', '.join(empty)}."
     for label, left_out in summary["left_out"].items():
         if left_out:
-            noun = _task(summary).capitalize()
-            yield f"{noun}s of {names[label]} without a partner, left out: {', '.join(left_out)}."
+            yield f"Tasks of {names[label]} without a partner, left out: {', '.join(left_out)}."
     if summary["tasks_without_response"]:
         number = len(summary["tasks_without_response"])
         yield f"{_count(number, 'task')} without a tool response, left out of the distances."
@@ -205,11 +204,6 @@ def _limits(summary: Mapping[str, Any]) -> Iterator[str]:
 def _is_paired(summary: Mapping[str, Any]) -> bool:
     """Whether the groups are those of pairs; a column may have values of the same names."""
     return summary["by"] is None and "count_canonical" in summary
-
-
-def _task(summary: Mapping[str, Any]) -> str:
-    """Call what is resampled: a task of pairs, or a sample of the dumps."""
-    return "task" if _is_paired(summary) else "sample"
 
 
 def _bin(found: Mapping[str, Any]) -> str:
