@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from moefps.comparison.measures import MEASURES
 from moefps.comparison.result import TABLES, Comparison
 from moefps.comparison.writing import SUMMARY, TABLE_FOLDER
 from moefps.errors import FileError
+from moefps.io.paths import check_path
 from moefps.io.table_reading import find_table, read_json_object, read_table
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def open_comparison(path: PathLike) -> Comparison:
 
     Raises
     ------
+    ArgumentError
+        It is no path.
     FileError
         There is no such folder, it is none of a comparison, or one of its files is missing or damaged.
 
@@ -113,7 +115,8 @@ def open_comparison(path: PathLike) -> Comparison:
     >>> moefps.open_comparison(path).layer_metrics.select("layer", "count", "tv", "intersection").rows()
     [(0, 2, None, 1.5)]
     """
-    name, folder = os.fspath(path), Path(path)
+    name = check_path(path)
+    folder = Path(name)
     if not folder.is_dir():
         raise FileError(f"{name}: {'is a file' if folder.exists() else 'does not exist'}; accepted: {_ACCEPTED}")
     if not is_comparison(folder):

@@ -42,6 +42,8 @@ def summarise(measured: Measured, tables: Mapping[str, pl.DataFrame]) -> dict[st
         "b": match.b.name,
         "condition_a": match.a.condition,
         "condition_b": match.b.condition,
+        "models": {side.label: dict(side.dump.manifest.model) for side in (match.a, match.b)},
+        "captured": {side.label: side.dump.manifest.created for side in (match.a, match.b)},
         "n_tasks": len(match.tasks),
         "n_layers": match.a.dump.n_layers,
         "n_experts": max(measured.n_experts),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from moefps.errors import FileError
+from moefps.io.files import read_bytes
+from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,11 +64,11 @@ def read_table(
     >>> read_table(path, {"layer": pl.Int64, "tv": pl.Float64, "reason": pl.String}).rows()
     [(0, 0.5, None), (1, None, 'no token')]
     """
-    name = os.fspath(path)
+    name = check_path(path)
     suffix = Path(path).suffix.lower()[1:]
     if suffix not in FORMATS:
         raise FileError(f"{name}: the suffix is {suffix or 'missing'}; accepted: {', '.join(FORMATS)}")
-    data = _bytes(path)
+    data = read_bytes(path)
     try:
         read = {"csv": _from_csv, "json": _from_json, "parquet": _from_parquet}[suffix]
         frame = read(data, _Columns(columns, optional or {}, others))
@@ -102,19 +104,12 @@ def read_json_object(path: PathLike) -> dict[str, Any]:
     """
     name = os.fspath(path)
     try:
-        found = json.loads(_bytes(path))
+        found = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise FileError(f"{name}: cannot be read as json: {_line(error)}") from None
     if not isinstance(found, dict):
         raise FileError(f"{name}: holds a {type(found).__name__}; accepted: an object")
     return found
-
-
-def _bytes(path: PathLike) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"{os.fspath(path)}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from moefps.errors import FileError
+from moefps.io.paths import check_path
 from moefps.io.table_folders import ABOUT
 from moefps.io.table_reading import find_table, read_json_object, read_table
 from moefps.metrics.aggregation import PERCENTILES
@@ -85,6 +85,8 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
 
     Raises
     ------
+    ArgumentError
+        It is no path.
     FileError
         There is no such folder, it is none of metrics, or one of its files is missing or damaged.
 
@@ -100,7 +102,8 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
     >>> moefps.open_metrics(folder).value("gini_coefficient")
     0.375
     """
-    name, folder = os.fspath(path), Path(path)
+    name = check_path(path)
+    folder = Path(name)
     if not folder.is_dir():
         raise FileError(f"{name}: {'is a file' if folder.exists() else 'does not exist'}; accepted: {_ACCEPTED}")
     missing = [one for one in _ALWAYS if find_table(folder, one) is None]

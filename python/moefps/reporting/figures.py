@@ -6,7 +6,8 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from moefps._progress import progress_callback
-from moefps.errors import MissingExtraError
+from moefps.comparison import Comparison
+from moefps.errors import ArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from moefps._typing import Progress
-    from moefps.comparison import Comparison
     from moefps.metrics import RoutingMetrics
     from moefps.reporting.charts.figure import Figure
 
@@ -65,6 +65,8 @@ def comparison_charts(found: Comparison) -> dict[str, Figure]:
 
     Raises
     ------
+    ArgumentError
+        `found` is no comparison.
     MissingExtraError
         altair is not installed.
     """
@@ -210,6 +212,8 @@ def _by_name(figures: Iterable[Figure | None]) -> dict[str, Figure]:
 
 def _plan(found: Comparison, *, draw: bool = True) -> tuple[dict[str, Figure], dict[str, str]]:
     """Give the figures that there are, and the reasons for those that there are not."""
+    if not isinstance(found, Comparison):
+        raise ArgumentError(f"found: got a {type(found).__name__}; accepted: a Comparison")
     check_extra()
     from moefps.reporting.charts.curves import CURVES, draw_curves, draw_panels
     from moefps.reporting.charts.distance import draw_distance, why_no_distance
