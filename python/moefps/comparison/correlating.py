@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from moefps.comparison.jackknife import student_t
+from moefps.comparison.products import product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +74,7 @@ def find_moments(delta: Float64Array, influences: Sequence[Float64Array], n_task
     sizes = np.sqrt((delta**2).sum(axis=1))
     x, y = delta / sizes[:, np.newaxis]
     dx, dy = (of / size for of, size in zip(influences, sizes, strict=True))
-    xx, yy, xy = dx.T @ dx, dy.T @ dy, dx.T @ dy
+    xx, yy, xy = product(dx.T, dx), product(dy.T, dy), product(dx.T, dy)
     r = float(np.clip(x @ y, -1.0, 1.0))
     # Cov(Σd_i d_j, Σd_k d_l) of noise alone, from the traces of products of its covariances (Isserlis).
     x_and_y, cross = 2 * (xy * xy).sum(), (xx * yy).sum() + (xy * xy.T).sum()
@@ -85,7 +86,7 @@ def find_moments(delta: Float64Array, influences: Sequence[Float64Array], n_task
             [x_and_xy, y_and_xy, cross],
         ]
     )
-    by_task = np.stack([dx @ x, dx @ y, dy @ x, dy @ y])
+    by_task = np.stack([(of * to).sum(axis=1) for of in (dx, dy) for to in (x, y)])
     sums = np.array([1 - np.trace(xx), 1 - np.trace(yy), r - np.trace(xy)])
     return Moments(r, sums, noise, by_task @ by_task.T, n_tasks)
 

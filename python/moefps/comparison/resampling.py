@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moefps.comparison.jackknife import ratio_influences, standard_error, student_t
+from moefps.comparison.products import product
 from moefps.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -194,5 +195,5 @@ def percentile_interval(
 def _resampled_sums(taken: Float64Array, of: npt.ArrayLike) -> Float64Array:
     """Add up the tasks that were drawn, [..., R]: the resamples of a value lie side by side, to be sorted."""
     by_task = np.asarray(of, dtype=np.float64)
-    flat: Float64Array = by_task.reshape(len(by_task), -1).T @ taken.T
+    flat = product(by_task.reshape(len(by_task), -1).T, taken.T)
     return flat.reshape(*by_task.shape[1:], len(taken))

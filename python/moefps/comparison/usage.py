@@ -6,6 +6,7 @@ import numpy as np
 
 from moefps._typing import Float64Array
 from moefps.comparison.jackknife import student_t
+from moefps.comparison.products import product
 
 __all__ = [
     "divergence_interval",
@@ -92,7 +93,7 @@ def exchanged_distances(a: Float64Array, b: Float64Array, exchanged: Float64Arra
     >>> [of.max().item() for of in exchanged_distances(a, a[..., ::-1], halves)]
     [0.0, 0.0]
     """
-    moved = exchanged @ (a - b)
+    moved = product(exchanged, a - b)
     u, v = shares(a.sum(axis=0) - moved), shares(b.sum(axis=0) + moved)
     return total_variation(u, v), js_divergence(u, v)
 
@@ -145,7 +146,8 @@ def divergence_interval(
     n_tasks = int((size > 0).sum())
     variance = (n_tasks - 1) / n_tasks * float(((found - without[size > 0]) ** 2).sum())
     # Halves that are not of one size leave so much of a difference that there is.
-    kept = 1 - float((((1 - 2 * exchanged) @ (size / size.sum())) ** 2).mean())
+    left = ((1 - 2 * exchanged) * (size / size.sum())).sum(axis=1)
+    kept = 1 - float((left**2).mean())
     estimate = (found - float(by_chance.mean())) / max(kept, 0.5)
     t_squared = student_t(n_tasks) ** 2
     slope, always = variance / found, float(by_chance.var())
