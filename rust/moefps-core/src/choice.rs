@@ -5,7 +5,7 @@
 
 use ndarray::{ArrayView2, ArrayView3, Axis};
 
-use crate::trace::{Layer, changed, check_layers, check_slots, first_wrong};
+use crate::trace::{Layer, NAMES, changed, check_layers, check_slots, first_wrong};
 use crate::{Error, Result};
 
 /// The expert ids of a trace, and what its layers choose from. Nothing is copied.
@@ -36,7 +36,7 @@ impl<'a> Choices<'a> {
     pub(crate) fn error(&self, row: usize) -> Error {
         let mut places =
             (0..=row).flat_map(|row| self.layers.iter().enumerate().map(move |(l, rules)| ([row, l], rules)));
-        let wrong = |(place, rules)| first_wrong(&self.expert_ids, None, ["expert_ids"; 2], rules, place);
+        let wrong = |(place, rules)| first_wrong(&self.expert_ids, None, NAMES, rules, place);
         places.find_map(wrong).unwrap_or_else(|| changed(row))
     }
 }

@@ -7,7 +7,8 @@
 //! Beside them, [`count`] reduces a trace of token-level routing to what routing metrics are made of, [`logit`] the
 //! full distributions that its routers computed, [`segment`] its windows of tokens, and [`vocabulary`] its token ids.
 //! [`activation`] sums up how strongly experts are active on the tokens of each group, [`agreement`] how far two traces
-//! of the same tokens agree.
+//! of the same tokens agree. All are told of layers and groups alike ([`trace`]). Those that add up floats do it in one
+//! pass (`chunk`), through tiles of tokens (`tile`) or a token's distribution over experts (`distribution`).
 //!
 //! The crate knows nothing of Python. Long calls take a [`task::Task`], through which another thread follows and
 //! cancels them, and run on the rayon pool that they are called in. No result depends on the number of threads or on

@@ -11,7 +11,7 @@ use crate::trace::Layer;
 /// Tokens of a tile.
 pub(crate) const TILE: usize = 128;
 /// Rows that are asked for before they are read.
-const ROWS_AHEAD: usize = 16;
+const ROWS_AHEAD: usize = 12;
 /// What is asked for of such a row.
 const LINE_BYTES: usize = 64;
 
@@ -146,43 +146,70 @@ fn read<T: Copy>(
     let Some(all) = from.as_slice() else {
         for t in 0..len {
             let slots = from.slice(s![row(t), layer, ..]);
-            let place = |j: usize| order.map_or(j, |order| source(&order[j], t));
-            to.iter_mut().enumerate().for_each(|(j, to)| to[t] = slots[place(j)]);
+            for (j, to) in to.iter_mut().enumerate() {
+                to[t] = slots[order.map_or(j, |order| slot_of(order[j][t]))];
+            }
         }
         return;
     };
-    let slots = |t: usize| {
-        // The rows of a layer lie further apart than the processor looks ahead by itself.
-        let ahead = (row(t + ROWS_AHEAD) * layers + layer) * k;
-        prefetch(&all[ahead..all.len().min(ahead + LINE_BYTES / size_of::<T>())]);
-        &all[(row(t) * layers + layer) * k..][..k]
-    };
-    match (order, k) {
-        (Some(order), _) => (0..len).for_each(|t| {
-            let slots = slots(t);
-            to.iter_mut().zip(order).for_each(|(to, keys)| to[t] = slots[source(keys, t)]);
-        }),
-        (None, 2) => turn::<T, 2>(slots, len, to),
-        (None, 4) => turn::<T, 4>(slots, len, to),
-        (None, 6) => turn::<T, 6>(slots, len, to),
-        (None, 8) => turn::<T, 8>(slots, len, to),
-        (None, 10) => turn::<T, 10>(slots, len, to),
-        (None, _) => (0..len).for_each(|t| to.iter_mut().zip(slots(t)).for_each(|(to, &value)| to[t] = value)),
+    // Loops and functions rather than closures, which might be compiled for no instruction set in particular.
+    let place = (layers, layer, k);
+    if let Some(order) = order {
+        for t in 0..len {
+            let slots = slots_at(all, place, &row, t);
+            for (to, keys) in to.iter_mut().zip(order) {
+                to[t] = slots[slot_of(keys[t])];
+            }
+        }
+        return;
+    }
+    match k {
+        2 => turn::<T, 2>(all, place, row, len, to),
+        4 => turn::<T, 4>(all, place, row, len, to),
+        6 => turn::<T, 6>(all, place, row, len, to),
+        8 => turn::<T, 8>(all, place, row, len, to),
+        10 => turn::<T, 10>(all, place, row, len, to),
+        _ => {
+            for t in 0..len {
+                let slots = slots_at(all, place, &row, t);
+                to.iter_mut().zip(slots).for_each(|(to, &value)| to[t] = value);
+            }
+        }
     }
 }
 
 /// The slot that a key stands for.
 #[inline(always)]
-fn source(keys: &Row<u32>, t: usize) -> usize {
-    (keys[t] & 0xffff) as usize
+fn slot_of(key: u32) -> usize {
+    (key & 0xffff) as usize
+}
+
+/// The slots of a layer in a row, where rows lie beside each other.
+#[inline(always)]
+fn slots_at<'a, T>(
+    all: &'a [T],
+    (layers, layer, k): (usize, usize, usize),
+    row: &impl Fn(usize) -> usize,
+    t: usize,
+) -> &'a [T] {
+    // The rows of a layer lie further apart than the processor looks ahead by itself.
+    let ahead = (row(t + ROWS_AHEAD) * layers + layer) * k;
+    prefetch(&all[ahead..all.len().min(ahead + LINE_BYTES / size_of::<T>())]);
+    &all[(row(t) * layers + layer) * k..][..k]
 }
 
 /// [`read`] for a number of slots that the compiler knows.
 #[inline(always)]
-fn turn<'a, T: Copy + 'a, const K: usize>(slots: impl Fn(usize) -> &'a [T], len: usize, to: &mut [Row<T>]) {
+fn turn<T: Copy, const K: usize>(
+    all: &[T],
+    place: (usize, usize, usize),
+    row: impl Fn(usize) -> usize,
+    len: usize,
+    to: &mut [Row<T>],
+) {
     let Some(to) = to.first_chunk_mut::<K>() else { return };
     for t in 0..len.min(TILE) {
-        if let Some(slots) = slots(t).first_chunk::<K>() {
+        if let Some(slots) = slots_at(all, place, &row, t).first_chunk::<K>() {
             for j in 0..K {
                 to[j][t] = slots[j];
             }

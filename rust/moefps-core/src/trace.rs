@@ -82,6 +82,14 @@ pub(crate) fn check_layers(layers: &[Layer], found: usize, slots: usize, most_ex
     }
 }
 
+/// Refuses numbers of layers that there are not, and none.
+pub(crate) fn check_chosen(chosen: &[usize], layers: usize) -> Result<()> {
+    if !chosen.is_empty() && chosen.iter().all(|&layer| layer < layers) {
+        return Ok(());
+    }
+    Err(Error::Argument(format!("layers: {chosen:?}; accepted: some of 0 to {}", layers - 1)))
+}
+
 /// Refuses more slots in a layer than counters of 32 bits can count, and none.
 pub(crate) fn check_slots(name: &str, rows: usize, slots: usize) -> Result<()> {
     if (1..=usize::from(u16::MAX)).contains(&slots) && rows.saturating_mul(slots) < u32::MAX as usize {
@@ -129,7 +137,10 @@ pub(crate) fn runs(groups: Option<Groups<'_>>, rows: Range<usize>) -> impl Itera
     }))
 }
 
-/// The error for the first slot of a row and layer that is not accepted; `names` are those of the arrays.
+/// What ids and weights are called in most calls.
+pub(crate) const NAMES: [&str; 2] = ["expert_ids", "expert_weights"];
+
+/// The error for the first slot of a row and layer whose id or weight is not accepted; `names` are those of the arrays.
 pub(crate) fn first_wrong(
     expert_ids: &ArrayView3<'_, i16>,
     expert_weights: Option<&Values<'_>>,
@@ -138,9 +149,8 @@ pub(crate) fn first_wrong(
     [row, layer]: [usize; 2],
 ) -> Option<Error> {
     (0..expert_ids.dim().2).find_map(|slot| {
-        let place = [row, layer, slot];
-        let id = expert_ids[place];
-        let weight = expert_weights.map(|weights| weights.at(place)).filter(|_| id >= 0);
+        let id = expert_ids[[row, layer, slot]];
+        let weight = expert_weights.map(|weights| weights.at([row, layer, slot]));
         let (name, found, accepted) = if !rules.accepts_id(slot, id) {
             let accepted = match slot < rules.top_k {
                 true => format!("0 to {}, or -1 for an empty slot", rules.n_experts - 1),
@@ -148,7 +158,7 @@ pub(crate) fn first_wrong(
             };
             (names[0], id.to_string(), accepted)
         } else {
-            let weight = weight.filter(|&weight| !rules.accepts_weight(weight))?;
+            let weight = weight.filter(|&weight| id >= 0 && !rules.accepts_weight(weight))?;
             let accepted = if rules.signed_weights { "finite numbers" } else { "finite numbers >= 0" };
             (names[1], weight.to_string(), accepted.to_string())
         };

@@ -10,14 +10,15 @@ mod row;
 mod slot;
 mod state;
 
+use std::ops::Range;
+
 use ndarray::ArrayView3;
 
-use crate::chunk::{Pass, rows_of_part};
+use crate::chunk::{self, Extent, Pass, Wrong, rows_of_part};
 use crate::distribution::Row;
-use crate::l1::Simd;
 use crate::sample::Values;
 use crate::task::Task;
-use crate::trace::{self, Groups, Layer, check_groups, check_layers, check_length, check_slots};
+use crate::trace::{self, Groups, Layer, check_chosen, check_groups, check_layers, check_length, check_slots};
 use crate::{Error, Result};
 use slot::Tile;
 use state::LayerState;
@@ -86,6 +87,10 @@ impl<'a> Source<'a> {
             Self::Dense(_) => None,
         }
     }
+
+    fn slots(&self) -> usize {
+        self.expert_ids().map_or(0, |ids| ids.dim().2)
+    }
 }
 
 impl Request<'_> {
@@ -109,9 +114,7 @@ impl Request<'_> {
         }
         check_layers(self.layers, layers, slots, most)?;
         check_length("groups", self.groups.map_or(tokens, |groups| groups.ids.len()), tokens)?;
-        if self.chosen.is_empty() || self.chosen.iter().any(|&layer| layer >= layers) {
-            return wrong(format!("layers: {:?}; accepted: some of 0 to {}", self.chosen, layers - 1));
-        }
+        check_chosen(self.chosen, layers)?;
         if !(1..1 << 20).contains(&self.bins.count) || self.bins.highest.is_nan() || self.bins.highest <= 0.0 {
             return wrong(format!("bins: {:?}; accepted: at least 1, that end above 0", self.bins));
         }
@@ -131,24 +134,44 @@ impl Request<'_> {
 /// column), or [`Error::Cancelled`].
 pub fn sum(request: &Request<'_>, task: &Task) -> Result<Sums> {
     request.check()?;
-    let simd = Simd::choose()?;
-    let numbers = request.source.numbers();
-    let (rows, layers, columns) = numbers.shape();
-    let slots = request.source.expert_ids().map_or(0, |ids| ids.dim().2);
-    let row_bytes = layers * (columns * numbers.element_bytes() + slots * size_of::<i16>());
-    let pass = Pass { rows, layers: request.chosen.len(), rows_of_part: rows_of_part(row_bytes), units: columns };
-    let summed = pass.run(
-        task,
-        |index| LayerState::new(request, &request.layers[request.chosen[index]]),
-        |rows| check_groups(request.groups, rows, "token row"),
-        || (Tile::new(slots), Row::new(columns)),
-        |index, rows, (tile, row), state| {
-            let layer = request.chosen[index];
-            match request.source {
-                Source::Slots { .. } => slot::add_rows(simd, request, layer, rows, tile, state),
-                _ => row::add_rows(simd, request, layer, rows, row, state),
-            }
-        },
-    )?;
-    Ok(state::collect(request, &summed))
+    Ok(state::collect(request, &chunk::run(request, task)?))
+}
+
+impl Pass for Request<'_> {
+    type Counters = LayerState;
+    type Room = (Tile, Row);
+
+    fn extent(&self) -> Extent {
+        let numbers = self.source.numbers();
+        let (rows, layers, columns) = numbers.shape();
+        let row_bytes = layers * (columns * numbers.element_bytes() + self.source.slots() * size_of::<i16>());
+        Extent { rows, layers: self.chosen.len(), rows_of_part: rows_of_part(row_bytes), units: columns }
+    }
+
+    fn counters(&self, index: usize) -> Result<LayerState> {
+        LayerState::new(self, &self.layers[self.chosen[index]])
+    }
+
+    fn room(&self) -> (Tile, Row) {
+        (Tile::new(self.source.slots()), Row::new(self.source.numbers().shape().2))
+    }
+
+    fn check_rows(&self, rows: Range<usize>) -> Result<()> {
+        check_groups(self.groups, rows, "token row")
+    }
+
+    #[inline(always)]
+    fn add(
+        &self,
+        index: usize,
+        rows: Range<usize>,
+        (tile, row): &mut (Tile, Row),
+        state: &mut LayerState,
+    ) -> Option<Wrong> {
+        let layer = self.chosen[index];
+        match self.source {
+            Source::Slots { .. } => slot::add_rows(self, layer, rows, tile, state),
+            _ => row::add_rows(self, layer, rows, row, state),
+        }
+    }
 }

@@ -8,19 +8,13 @@ use super::state::LayerState;
 use super::{Request, Source};
 use crate::chunk::Wrong;
 use crate::distribution::Row;
-use crate::l1::{for_each_simd, lanes::Lanes};
 use crate::sample::Values;
 use crate::trace::{Layer, Scoring, runs};
 use crate::{Error, Result};
 
-for_each_simd! {
-    /// Adds some rows of a layer; returns the first value that is not accepted.
-    pub(super) fn add_rows(request: &Request<'_>, layer: usize, rows: Range<usize>, row: &mut Row, state: &mut LayerState) -> Option<Wrong> = add_rows_with;
-}
-
+/// Adds some rows of a layer; returns the first value that is not accepted.
 #[inline(always)]
-unsafe fn add_rows_with<L: Lanes>(
-    _: L,
+pub(super) fn add_rows(
     request: &Request<'_>,
     layer: usize,
     rows: Range<usize>,

@@ -5,12 +5,11 @@ use std::ops::Range;
 use super::state::LayerState;
 use super::{Request, Source};
 use crate::chunk::Wrong;
-use crate::l1::{for_each_simd, lanes::Lanes};
 use crate::tile::{Row, Slots, TILE};
-use crate::trace::{Layer, first_wrong, runs};
+use crate::trace::{Layer, NAMES, first_wrong, runs};
 
 /// Some tokens of one layer, slot by slot.
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// Ids as they were read; weights, then activations, then those that count.
     slots: Slots,
     /// Ids of filled slots; the number of experts in the others, and where an expert was met in an earlier slot.
@@ -35,14 +34,9 @@ impl Tile {
     }
 }
 
-for_each_simd! {
-    /// Adds some rows of a layer; returns the first value that is not accepted.
-    pub(super) fn add_rows(request: &Request<'_>, layer: usize, rows: Range<usize>, tile: &mut Tile, state: &mut LayerState) -> Option<Wrong> = add_rows_with;
-}
-
+/// Adds some rows of a layer; returns the first value that is not accepted.
 #[inline(always)]
-unsafe fn add_rows_with<L: Lanes>(
-    _: L,
+pub(super) fn add_rows(
     request: &Request<'_>,
     layer: usize,
     rows: Range<usize>,
@@ -59,8 +53,7 @@ unsafe fn add_rows_with<L: Lanes>(
         tile.slots.read_ids(expert_ids, layer, rows.len(), row);
         tile.slots.read_weights(expert_weights, layer, rows.len(), row, None);
         if !tile.slots.ids_are_good(rules) | !tile.weights_are_good(rules) {
-            let names = ["expert_ids", "expert_weights"];
-            let find = |row| first_wrong(expert_ids, Some(expert_weights), names, rules, [row, layer]);
+            let find = |row| first_wrong(expert_ids, Some(expert_weights), NAMES, rules, [row, layer]);
             return Some(Wrong::first(rows, layer, find));
         }
         tile.weigh(experts);

@@ -33,7 +33,7 @@ impl Cell {
 
 /// The counters of one layer.
 #[derive(Debug)]
-pub(super) struct LayerState {
+pub(crate) struct LayerState {
     experts: usize,
     threshold: f64,
     n_bins: u32,

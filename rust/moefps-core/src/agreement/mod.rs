@@ -15,12 +15,13 @@ use std::ops::Range;
 
 use ndarray::ArrayView3;
 
-use crate::chunk::{Pass, Wrong, rows_of_part};
-use crate::l1::{Simd, for_each_simd, lanes::Lanes};
+use crate::chunk::{self, Extent, Pass, Wrong, rows_of_part};
 use crate::sample::Values;
 use crate::task::Task;
 use crate::tile::TILE;
-use crate::trace::{self, Groups, Layer, check_groups, check_layers, check_length, check_slots, first_wrong};
+use crate::trace::{
+    self, Groups, Layer, check_chosen, check_groups, check_layers, check_length, check_slots, first_wrong,
+};
 use crate::{Error, Result};
 pub use output::{Agreement, Usage, WeightAgreement};
 use pair::Tile;
@@ -129,24 +130,7 @@ impl Comparison<'_> {
         self.a.check('a', pairs)?;
         self.b.check('b', pairs)?;
         check_length("groups", self.groups.map_or(pairs, |groups| groups.ids.len()), pairs)?;
-        if self.chosen.is_empty() || self.chosen.iter().any(|&layer| layer >= l) {
-            return wrong(format!("layers: {:?}; accepted: some of 0 to {}", self.chosen, l - 1));
-        }
-        Ok(())
-    }
-
-    /// Pairs that one piece of work takes at a time.
-    fn pairs_of_part(&self) -> usize {
-        let layers = self.chosen.len();
-        let bytes = self.a.row_bytes(layers) + self.b.row_bytes(layers);
-        rows_of_part(bytes).next_multiple_of(TILE)
-    }
-
-    /// Finds the first row or group that does not exist, among some pairs.
-    fn check_pairs(&self, pairs: Range<usize>) -> Result<()> {
-        self.a.check_rows('a', pairs.clone())?;
-        self.b.check_rows('b', pairs.clone())?;
-        check_groups(self.groups, pairs, "entry")
+        check_chosen(self.chosen, l)
     }
 
     /// The first value of a layer that is not accepted, in pairs that have one.
@@ -170,39 +154,43 @@ impl Comparison<'_> {
 /// layer and slot), or [`Error::Cancelled`].
 pub fn compare(comparison: &Comparison<'_>, task: &Task) -> Result<Agreement> {
     comparison.check()?;
-    let simd = Simd::choose()?;
-    let (rows, layers) = (comparison.n_pairs(), comparison.chosen.len());
-    let pass = Pass { rows, layers, rows_of_part: comparison.pairs_of_part(), units: 1 };
-    let compared = pass.run(
-        task,
-        |index| LayerState::new(comparison, &comparison.layers[comparison.chosen[index]]),
-        |pairs| comparison.check_pairs(pairs),
-        || Tile::new(comparison),
-        |index, pairs, tile, state| compare_pairs(simd, comparison, comparison.chosen[index], pairs, tile, state),
-    )?;
-    Ok(output::collect(comparison, compared))
+    Ok(output::collect(comparison, chunk::run(comparison, task)?))
 }
 
-for_each_simd! {
-    /// Compares some pairs in a layer; returns the first value that is not accepted.
-    fn compare_pairs(comparison: &Comparison<'_>, layer: usize, pairs: Range<usize>, tile: &mut Tile, state: &mut LayerState) -> Option<Wrong> = compare_pairs_with;
-}
+impl Pass for Comparison<'_> {
+    type Counters = LayerState;
+    type Room = Tile;
 
-#[inline(always)]
-unsafe fn compare_pairs_with<L: Lanes>(
-    _: L,
-    comparison: &Comparison<'_>,
-    layer: usize,
-    pairs: Range<usize>,
-    tile: &mut Tile,
-    state: &mut LayerState,
-) -> Option<Wrong> {
-    for start in pairs.clone().step_by(TILE) {
-        if !tile.load(comparison, layer, start..pairs.end) {
-            return Some(comparison.first_wrong(layer, start..pairs.end));
-        }
-        tile.compare(comparison.require_shares);
-        state.add(tile, comparison.groups, start..pairs.end.min(start + TILE));
+    fn extent(&self) -> Extent {
+        let layers = self.chosen.len();
+        let row_bytes = self.a.row_bytes(layers) + self.b.row_bytes(layers);
+        Extent { rows: self.n_pairs(), layers, rows_of_part: rows_of_part(row_bytes).next_multiple_of(TILE), units: 1 }
     }
-    None
+
+    fn counters(&self, index: usize) -> Result<LayerState> {
+        LayerState::new(self, &self.layers[self.chosen[index]])
+    }
+
+    fn room(&self) -> Tile {
+        Tile::new(self)
+    }
+
+    fn check_rows(&self, pairs: Range<usize>) -> Result<()> {
+        self.a.check_rows('a', pairs.clone())?;
+        self.b.check_rows('b', pairs.clone())?;
+        check_groups(self.groups, pairs, "entry")
+    }
+
+    #[inline(always)]
+    fn add(&self, index: usize, pairs: Range<usize>, tile: &mut Tile, state: &mut LayerState) -> Option<Wrong> {
+        let layer = self.chosen[index];
+        for start in pairs.clone().step_by(TILE) {
+            if !tile.load(self, layer, start..pairs.end) {
+                return Some(self.first_wrong(layer, start..pairs.end));
+            }
+            tile.compare(self.require_shares);
+            state.add(tile, self.groups, start..pairs.end.min(start + TILE));
+        }
+        None
+    }
 }

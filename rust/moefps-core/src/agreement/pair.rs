@@ -12,7 +12,7 @@ use crate::tile::{Row, TILE};
 const BLOCK: usize = 8;
 
 /// Room for both sides of a tile, and what the comparison of each pair gave: 0 where the pair does not count.
-pub(super) struct Tile {
+pub(crate) struct Tile {
     pub(super) a: Choices,
     pub(super) b: Choices,
     weighted: bool,

@@ -65,7 +65,7 @@ pub(super) struct Histograms {
 }
 
 #[derive(Debug)]
-pub(super) struct LayerState {
+pub(crate) struct LayerState {
     pub(super) experts: usize,
     /// Columns of a histogram.
     pub(super) width: usize,

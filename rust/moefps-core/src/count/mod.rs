@@ -12,14 +12,15 @@ mod output;
 mod state;
 mod tile;
 
+use std::ops::Range;
+
 use ndarray::ArrayView3;
 
-use crate::chunk::{Pass, Wrong, rows_of_part};
-use crate::l1::{Simd, for_each_simd, lanes::Lanes};
+use crate::chunk::{self, Extent, Pass, Wrong, rows_of_part};
 use crate::sample::Values;
 use crate::task::Task;
 use crate::tile::TILE;
-use crate::trace::{self, Groups, Layer, check_groups, check_layers, check_length, check_slots};
+use crate::trace::{self, Groups, Layer, NAMES, check_groups, check_layers, check_length, check_slots};
 use crate::{Error, Result};
 pub use output::{Counts, NeighbourCounts, NeighbourWeights, WeightCounts};
 use state::LayerState;
@@ -27,6 +28,7 @@ use tile::Tile;
 
 /// Counters of pairs that each token of a chunk makes worth fetching: with many experts, they do not all stay there.
 const PAIRS_PER_ROW: usize = 16;
+
 /// Which pairs of experts are chosen together, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coactivation {
@@ -75,23 +77,10 @@ impl Trace<'_> {
         trace::n_groups(self.groups)
     }
 
-    fn row_bytes(&self) -> usize {
-        let (_, l, k) = self.expert_ids.dim();
-        l * k * (size_of::<i16>() + self.expert_weights.map_or(0, |weights| weights.element_bytes()))
-    }
-
-    /// Tokens that one piece of work takes at a time.
-    fn rows_of_part(&self) -> usize {
-        let widest = self.layers.iter().map(Layer::active_experts).max().unwrap_or(0);
-        let for_pairs = if self.coactivation == Coactivation::None { 0 } else { widest * widest / PAIRS_PER_ROW };
-        rows_of_part(self.row_bytes()).max(for_pairs).next_multiple_of(TILE)
-    }
-
     /// The first value of a layer that is not accepted, in rows that have one.
-    fn first_wrong(&self, layer: usize, rows: std::ops::Range<usize>) -> Wrong {
-        let (weights, names) = (self.expert_weights.as_ref(), ["expert_ids", "expert_weights"]);
-        let rules = &self.layers[layer];
-        Wrong::first(rows, layer, |row| trace::first_wrong(&self.expert_ids, weights, names, rules, [row, layer]))
+    fn first_wrong(&self, layer: usize, rows: Range<usize>) -> Wrong {
+        let (weights, rules) = (self.expert_weights.as_ref(), &self.layers[layer]);
+        Wrong::first(rows, layer, |row| trace::first_wrong(&self.expert_ids, weights, NAMES, rules, [row, layer]))
     }
 }
 
@@ -102,57 +91,60 @@ impl Trace<'_> {
 /// or [`Error::Cancelled`].
 pub fn count(trace: &Trace<'_>, task: &Task) -> Result<Counts> {
     trace.check()?;
-    let simd = Simd::choose()?;
-    let (rows, layers, k) = trace.expert_ids.dim();
-    let pass = Pass { rows, layers, rows_of_part: trace.rows_of_part(), units: k };
-    let counted = pass.run(
-        task,
-        |layer| LayerState::new(trace, &trace.layers[layer]),
-        |rows| check_groups(trace.groups, rows, "token row"),
-        || Tile::new(k),
-        |layer, rows, tile, state| count_rows(simd, trace, layer, rows, tile, state),
-    )?;
-    Ok(output::collect(trace, counted))
+    Ok(output::collect(trace, chunk::run(trace, task)?))
 }
 
-for_each_simd! {
-    /// Counts some rows of a layer; returns the first value that is not accepted.
-    fn count_rows(trace: &Trace<'_>, layer: usize, rows: std::ops::Range<usize>, tile: &mut Tile, state: &mut LayerState) -> Option<Wrong> = count_rows_with;
-}
+impl Pass for Trace<'_> {
+    type Counters = LayerState;
+    type Room = Tile;
 
-#[inline(always)]
-unsafe fn count_rows_with<L: Lanes>(
-    _: L,
-    trace: &Trace<'_>,
-    layer: usize,
-    rows: std::ops::Range<usize>,
-    tile: &mut Tile,
-    state: &mut LayerState,
-) -> Option<Wrong> {
-    if rows.is_empty() {
-        return None;
+    fn extent(&self) -> Extent {
+        let (rows, layers, k) = self.expert_ids.dim();
+        let row_bytes = layers * k * (size_of::<i16>() + self.expert_weights.map_or(0, |w| w.element_bytes()));
+        let widest = self.layers.iter().map(Layer::active_experts).max().unwrap_or(0);
+        let for_pairs = if self.coactivation == Coactivation::None { 0 } else { widest * widest / PAIRS_PER_ROW };
+        Extent { rows, layers, rows_of_part: rows_of_part(row_bytes).max(for_pairs).next_multiple_of(TILE), units: k }
     }
-    if trace.follows.is_some_and(|follows| follows[rows.start]) && rows.start > 0 {
-        // The neighbour of the first row is counted with other rows; here it is only looked at.
-        tile.load(trace, layer, rows.start - 1..rows.start);
-        tile.weigh(trace, layer);
-        tile.find_repeats();
-        tile.merge_repeats(state, false);
-        neighbour::look_at(tile, trace, layer, state);
-    } else {
-        state.forget_neighbour();
+
+    fn counters(&self, layer: usize) -> Result<LayerState> {
+        LayerState::new(self, &self.layers[layer])
     }
-    for start in rows.clone().step_by(TILE) {
-        tile.load(trace, layer, start..rows.end.min(start + TILE));
-        if tile.weigh(trace, layer) | !tile.slots.ids_are_good(&trace.layers[layer]) {
-            return Some(trace.first_wrong(layer, start..rows.end));
+
+    fn room(&self) -> Tile {
+        Tile::new(self.expert_ids.dim().2)
+    }
+
+    fn check_rows(&self, rows: Range<usize>) -> Result<()> {
+        check_groups(self.groups, rows, "token row")
+    }
+
+    #[inline(always)]
+    fn add(&self, layer: usize, rows: Range<usize>, tile: &mut Tile, state: &mut LayerState) -> Option<Wrong> {
+        if rows.is_empty() {
+            return None;
         }
-        load::count(tile, trace, layer, state);
-        if tile.find_repeats() {
-            tile.merge_repeats(state, true);
+        if self.follows.is_some_and(|follows| follows[rows.start]) && rows.start > 0 {
+            // The neighbour of the first row is counted with other rows; here it is only looked at.
+            tile.load(self, layer, rows.start - 1..rows.start);
+            tile.weigh(self, layer);
+            tile.find_repeats();
+            tile.merge_repeats(state, false);
+            neighbour::look_at(tile, self, layer, state);
+        } else {
+            state.forget_neighbour();
         }
-        coactivation::count(tile, trace, state);
-        neighbour::count(tile, trace, layer, state);
+        for start in rows.clone().step_by(TILE) {
+            tile.load(self, layer, start..rows.end.min(start + TILE));
+            if tile.weigh(self, layer) | !tile.slots.ids_are_good(&self.layers[layer]) {
+                return Some(self.first_wrong(layer, start..rows.end));
+            }
+            load::count(tile, self, layer, state);
+            if tile.find_repeats() {
+                tile.merge_repeats(state, true);
+            }
+            coactivation::count(tile, self, state);
+            neighbour::count(tile, self, layer, state);
+        }
+        None
     }
-    None
 }

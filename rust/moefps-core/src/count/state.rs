@@ -9,7 +9,7 @@ use crate::trace::zeros;
 
 /// Histograms have a column more than there are experts, for empty slots.
 #[derive(Debug)]
-pub(super) struct LayerState {
+pub(crate) struct LayerState {
     pub(super) experts: usize,
     /// Columns of a histogram.
     pub(super) width: usize,

@@ -8,7 +8,7 @@ use crate::tile::{Row, Slots, TILE, sort};
 use crate::trace::runs;
 
 /// Room for a tile, and what is known of its tokens.
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// The first token's row in the trace.
     pub(super) first_row: usize,
     /// Tokens in the tile; the others have no filled slot.

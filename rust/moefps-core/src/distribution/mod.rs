@@ -10,7 +10,7 @@ use ndarray::{ArrayView3, Axis, s};
 use crate::l1::prefetch;
 use crate::sample::Values;
 use crate::tile::widen;
-use crate::trace::{Layer, Scoring, changed, first_wrong};
+use crate::trace::{Layer, NAMES, Scoring, changed, first_wrong};
 use crate::{Error, Result};
 pub(crate) use score::{largest, two_largest};
 
@@ -90,7 +90,7 @@ impl Row {
                 continue;
             }
             if !rules.accepts_id(slot, id) {
-                return Err(first_wrong(ids, None, ["expert_ids"; 2], rules, place).unwrap_or_else(|| changed(token)));
+                return Err(first_wrong(ids, None, NAMES, rules, place).unwrap_or_else(|| changed(token)));
             }
             filled = true;
             let expert = id as usize;

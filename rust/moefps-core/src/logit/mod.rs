@@ -1,16 +1,16 @@
-//! Sums over the full distributions of a trace's tokens, in one pass (`chunk`): what entropies, margins,
-//! mean probabilities and the z-loss are made of.
+//! Sums over the full distributions of a trace's tokens, in one pass (`chunk`): what entropies, margins, mean
+//! probabilities and the z-loss are made of.
 //!
-//! A token's logits become a distribution (`distribution`), which is added to the sums of its
-//! layer (`state`).
+//! A token's logits become a distribution (`distribution`), which is added to the sums of its layer (`state`).
 
 mod state;
 
+use std::ops::Range;
+
 use ndarray::ArrayView3;
 
-use crate::chunk::{Pass, Wrong, rows_of_part};
+use crate::chunk::{self, Extent, Pass, Wrong, rows_of_part};
 use crate::distribution::Row;
-use crate::l1::{Simd, for_each_simd, lanes::Lanes};
 use crate::sample::Values;
 use crate::task::Task;
 use crate::trace::{Groups, Layer, Scoring, check_groups, check_layers, check_length, n_groups};
@@ -43,6 +43,21 @@ impl Trace<'_> {
         check_layers(self.layers, l, k, columns)?;
         check_length("groups", self.groups.map_or(t, |groups| groups.ids.len()), t)
     }
+
+    #[inline(always)]
+    fn add_token(&self, scoring: Scoring, place: [usize; 2], row: &mut Row, state: &mut LayerState) -> Result<()> {
+        let [token, layer] = place;
+        let rules = &self.layers[layer];
+        if !row.choose(&self.expert_ids, rules, place)? {
+            return Ok(());
+        }
+        row.read(&self.router_logits, rules.n_experts, rules.passive_experts, place);
+        row.check(scoring, &self.router_logits, place)?;
+        if !row.chosen.is_empty() {
+            state.add(row, scoring, self.groups.map_or(0, |groups| groups.ids[token] as usize));
+        }
+        Ok(())
+    }
 }
 
 /// Adds up the distributions of a trace, on the rayon pool that it is called in. The result does not depend on the
@@ -53,62 +68,40 @@ impl Trace<'_> {
 /// or [`Error::Cancelled`].
 pub fn sum(trace: &Trace<'_>, task: &Task) -> Result<LogitSums> {
     trace.check()?;
-    let simd = Simd::choose()?;
-    let (rows, layers, columns) = trace.router_logits.shape();
-    let row_bytes =
-        layers * (trace.expert_ids.dim().2 * size_of::<i16>() + columns * trace.router_logits.element_bytes());
-    let groups = n_groups(trace.groups);
-    let pass = Pass { rows, layers, rows_of_part: rows_of_part(row_bytes), units: columns };
-    let summed = pass.run(
-        task,
-        |layer| LayerState::new(&trace.layers[layer], groups),
-        |rows| check_groups(trace.groups, rows, "token row"),
-        || Row::new(columns),
-        |layer, rows, row, state| add_rows(simd, trace, layer, rows, row, state),
-    )?;
-    Ok(state::collect(groups, &summed))
+    Ok(state::collect(n_groups(trace.groups), &chunk::run(trace, task)?))
 }
 
-for_each_simd! {
-    /// Adds some rows of a layer; returns the first value that is not accepted.
-    fn add_rows(trace: &Trace<'_>, layer: usize, rows: std::ops::Range<usize>, row: &mut Row, state: &mut LayerState) -> Option<Wrong> = add_rows_with;
-}
+impl Pass for Trace<'_> {
+    type Counters = LayerState;
+    type Room = Row;
 
-#[inline(always)]
-unsafe fn add_rows_with<L: Lanes>(
-    _: L,
-    trace: &Trace<'_>,
-    layer: usize,
-    rows: std::ops::Range<usize>,
-    row: &mut Row,
-    state: &mut LayerState,
-) -> Option<Wrong> {
-    let rules = &trace.layers[layer];
-    let scoring = rules.scoring?;
-    for token in rows {
-        if let Err(error) = add_token(trace, scoring, rules, [token, layer], row, state) {
-            return Some(Wrong { row: token, layer, error });
+    fn extent(&self) -> Extent {
+        let (rows, layers, columns) = self.router_logits.shape();
+        let slot_bytes = self.expert_ids.dim().2 * size_of::<i16>();
+        let row_bytes = layers * (slot_bytes + columns * self.router_logits.element_bytes());
+        Extent { rows, layers, rows_of_part: rows_of_part(row_bytes), units: columns }
+    }
+
+    fn counters(&self, layer: usize) -> Result<LayerState> {
+        LayerState::new(&self.layers[layer], n_groups(self.groups))
+    }
+
+    fn room(&self) -> Row {
+        Row::new(self.router_logits.shape().2)
+    }
+
+    fn check_rows(&self, rows: Range<usize>) -> Result<()> {
+        check_groups(self.groups, rows, "token row")
+    }
+
+    #[inline(always)]
+    fn add(&self, layer: usize, rows: Range<usize>, row: &mut Row, state: &mut LayerState) -> Option<Wrong> {
+        let scoring = self.layers[layer].scoring?;
+        for token in rows {
+            if let Err(error) = self.add_token(scoring, [token, layer], row, state) {
+                return Some(Wrong { row: token, layer, error });
+            }
         }
+        None
     }
-    None
-}
-
-#[inline(always)]
-fn add_token(
-    trace: &Trace<'_>,
-    scoring: Scoring,
-    rules: &Layer,
-    place: [usize; 2],
-    row: &mut Row,
-    state: &mut LayerState,
-) -> Result<()> {
-    if !row.choose(&trace.expert_ids, rules, place)? {
-        return Ok(());
-    }
-    row.read(&trace.router_logits, rules.n_experts, rules.passive_experts, place);
-    row.check(scoring, &trace.router_logits, place)?;
-    if !row.chosen.is_empty() {
-        state.add(row, scoring, trace.groups.map_or(0, |groups| groups.ids[place[0]] as usize));
-    }
-    Ok(())
 }

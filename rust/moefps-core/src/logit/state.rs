@@ -22,7 +22,7 @@ struct Sums {
 
 /// The sums of one layer.
 #[derive(Debug)]
-pub(super) struct LayerState {
+pub(crate) struct LayerState {
     experts: usize,
     scoring: Option<Scoring>,
     /// `[G]`
