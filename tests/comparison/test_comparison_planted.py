@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import polars as pl
@@ -211,6 +212,24 @@ def test_a_dump_against_itself_differs_nowhere(world):
     assert leak["r"].null_count() == leak["p"].null_count() == leak.height
     assert leak["reason"].str.contains("the differences are all the same").all()
     assert "total variation is 0" in found.findings
+
+
+def test_resampling_moves_and_can_be_stopped(world, monkeypatch):
+    _, _, (a, b, pairs) = world
+    seen = []
+    moefps.compare(a, b, pairs, n_resamples=40, progress=lambda done, total: seen.append((done, total)))
+    n_measures = 16
+    assert [(layer, 2) for layer in (1, 2)] == [one for one in seen if one[1] == 2]
+    assert [one for one in seen if one[1] == n_measures] == [(i, n_measures) for i in range(n_measures + 1)]
+
+    def stop(done, total):
+        if total in {2, n_measures}:
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        moefps.compare(a, b, pairs, n_resamples=40, progress=stop)
+    assert threading.active_count() == before
 
 
 def test_tasks_in_another_order_and_dumps_without_an_entry(world, tmp_path):

@@ -88,14 +88,17 @@ def _layers(summary: Mapping[str, Any]) -> Iterator[str]:
             yield "The chosen experts are the same for every token in every layer: the Jaccard index is 1."
     groups = summary["top_tv_groups"]
     if groups:
-        said = [f"{row['group']} ({_value(row, 'tv')})" for row in groups]
-        yield f"By `{summary['by']}`, mean TV over layers is largest in {', '.join(said)}."
+        listed = ", ".join(f"{row['group']} ({_value(row, 'tv')})" for row in groups)
+        unsure = "" if groups[0]["tv_lo"] is None else " Groups whose intervals overlap may not differ."
+        yield f"By `{summary['by']}`, mean TV over layers, the largest first: {listed}.{unsure}"
     chance = summary["usage_beyond_chance"]
     if chance is not None:
+        n_layers, tested = chance["n_layers"], _count(chance["n_layers_tested"], "layer")
         yield (
-            f"How often experts are used differs by more than the choice of tasks would make it in "
-            f"{chance['n_layers']} of {_count(chance['n_layers_tested'], 'layer')}: the interval of `usage_js` leaves "
-            f"0 out, as it would in one layer of 40 without any difference."
+            f"The use of experts differs by more than the choice of tasks would make it in {n_layers} of {tested}: the "
+            "interval of `usage_js` leaves 0 out there, as it would in one layer of 40 without any difference."
+            if n_layers
+            else f"The use of experts differs in none of {tested} by more than the choice of tasks would make it."
         )
 
 
@@ -197,7 +200,12 @@ def _limits(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{_count(number, 'task')} without a tool response, left out of the distances."
     yield (
         "A mean TV or Jaccard index of tokens has no null value to be tested against: two runs of one model on "
-        "other hardware differ too. Usage has one, `usage_tv_null`: what exchanging the two at random gives."
+        "other hardware differ too."
+        + (
+            ""
+            if summary["usage_beyond_chance"] is None
+            else " Usage has one, `usage_tv_null`: what exchanging the two at random gives."
+        )
     )
 
 
