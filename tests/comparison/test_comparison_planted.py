@@ -157,7 +157,7 @@ def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path):
     assert (used["usage_tv"] / used["usage_tv_null"]).tail(-1).is_between(0.75, 1.3).all()
     assert used["usage_tv"][0] > 3 * used["usage_tv_null"][0]
     assert used["usage_js_lo"][0] > 0
-    assert "in 1 of 12 layers (q < 0.05)" in found.findings
+    assert "in 1 of 12 layers (q < 0.05). In all of these the interval of r leaves 0 out" in found.findings
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,8 @@ def _leakage(summary: Mapping[str, Any]) -> Iterator[str]:
     if sure:
         yield (
             f"Experts that the tool's answer shifts are shifted in the solution too, or against it, in {sure} of "
-            f"{_count(tested, 'layer')} (q < {_SURE})."
+            f"{_count(tested, 'layer')} (q < {_SURE}). "
+            + _beyond(summary["n_layers_beyond_tasks"], sure, has_intervals=largest[0]["r_lo"] is not None)
         )
     elif tested:
         yield (
@@ -150,6 +151,17 @@ def _leakage(summary: Mapping[str, Any]) -> Iterator[str]:
             "interval is for other tasks: for r without what the choice of tasks adds to both shifts, so r may lie "
             "outside. From -1 to 1 says that the shifts are too small to tell."
         )
+
+
+def _beyond(number: int, sure: int, *, has_intervals: bool) -> str:
+    """Say in how many layers that holds for more than these tasks."""
+    if not has_intervals:
+        return "Whether other tasks would show it cannot be told: there is no interval."
+    if not number:
+        return "In none of these does the interval of r leave 0 out: other tasks need not show it."
+    return (
+        f"In {'all' if number == sure else number} of these the interval of r leaves 0 out: other tasks would show it."
+    )
 
 
 def _correlation(row: Mapping[str, Any]) -> str:

@@ -29,8 +29,10 @@ TABLES = (
 class Comparison:
     """How two dumps route the same tokens. What is not defined is null.
 
-    Every mean or estimate m with a bootstrap interval over tasks has the columns ``m_lo`` and ``m_hi`` (95 %): null
-    where fewer than two tasks have a token. ``_a`` and ``_b`` are the dumps, differences are a - b.
+    Every mean or estimate m with an interval over tasks has the columns ``m_lo`` and ``m_hi`` (95 %): null where fewer
+    than two tasks have a token. That of ``usage_js`` is without what chance adds, that of ``r`` without what the choice
+    of tasks adds to both shifts, so they may lie outside of their own. ``_a`` and ``_b`` are the dumps, differences are
+    a - b.
 
     Attributes
     ----------
@@ -55,8 +57,9 @@ class Comparison:
         A row a bin of distances to the last tool response: ``distance_min``, ``distance_max``, ``count``, ``tv``,
         ``jaccard``.
     expert_usage : polars.DataFrame
-        A row a layer and expert, passive ones left out: the usage ``u_a``, ``u_b`` and ``delta_u``, of all tokens. A
-        layer where nothing is compared has no row.
+        A row a layer and expert, passive ones left out: the usage ``u_a``, ``u_b`` and ``delta_u``, of all tokens;
+        without an interval where fewer than two tasks use the expert differently. A layer where nothing is compared has
+        no row.
     summary : dict
         What stands out, and how it was measured.
     """

@@ -56,6 +56,7 @@ def summarise(measured: Measured, tables: Mapping[str, pl.DataFrame]) -> dict[st
         "top_r_layers": _top_r(leakage),
         "n_layers_tested": leakage["p"].count(),
         "n_layers_significant": int((leakage["q"] < 0.05).sum()),
+        "n_layers_beyond_tasks": leakage.filter(pl.col("q") < 0.05, (pl.col("r_lo") > 0) | (pl.col("r_hi") < 0)).height,
         "distance_trend": distance_trend(measured.distances, measured.taken),
         **{f"count_{name}": number for name, number in zip(match.grouping.names, counts, strict=True)},
         "one_sided": _one_sided(measured, counts),
