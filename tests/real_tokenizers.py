@@ -114,6 +114,7 @@ def byte_letters() -> dict[int, str]:
 @cache
 def sentencepiece():
     """Mistral's first tokenizer: SentencePiece, a space put before every text, bytes for what it has no piece of."""
+    pytest.importorskip("transformers", reason="aligning needs transformers, which is not installed")
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 

@@ -94,11 +94,9 @@ def _correlation(about: dict[str, Any]) -> str:
     said = f"r = {signed(about['r'])}"
     if about["q"] is None:
         return f"{said}."
-    # Of noise, r has no true value that an interval could hold.
-    is_sure = about["q"] < _SURE
-    if is_sure and about["r_lo"] is not None:
+    if about["r_lo"] is not None:
         said += f" (95 % {signed(about['r_lo'])} to {signed(about['r_hi'])})"
-    return f"{said}, q = {about['q']:.3g}" + ("." if is_sure else ": not surely more than chance.")
+    return f"{said}, q = {about['q']:.3g}" + ("." if about["q"] < _SURE else ": over experts, no more than chance.")
 
 
 def _symmetric(values: pl.Series) -> float:
