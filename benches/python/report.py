@@ -313,6 +313,7 @@ def _comparison(by_threads: Result) -> str:
         "threads",
         "seconds",
         "times `moefps.compare`",
+        "times its kernel",
         "anonymous memory, GB",
         "largest difference of a mean",
     ]
