@@ -250,6 +250,14 @@ def test_dumps_of_the_same_texts_are_joined_row_by_row(tmp_path):
     assert "differs in none of 2 layers" in found.findings
 
 
+def test_tokens_that_no_layer_routes_in_both(tmp_path):
+    """They are the same tokens, but there is nothing to compare."""
+    a = plain(tmp_path / "a")
+    b = plain(tmp_path / "b", ids=np.full_like(a.expert_ids, -1), expert_weights=np.zeros_like(a.expert_weights))
+    with pytest.raises(moefps.DataError, match=r"b: no token that it has in common with .*a is routed in both; acc"):
+        moefps.compare(a, b)
+
+
 def test_tables_of_choices_alone(tmp_path):
     """Without weights, experts are compared and shares are not; and it is said."""
     a, b = (plain(tmp_path / name, seed=seed, expert_weights=None) for name, seed in (("a", 0), ("b", 1)))

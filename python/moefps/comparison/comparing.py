@@ -27,7 +27,7 @@ from moefps.comparison.resampling import resample_tasks
 from moefps.comparison.row_matching import match_rows
 from moefps.comparison.usage import exchanged_halves
 from moefps.comparison.writing import check_comparison_folder
-from moefps.errors import ArgumentError
+from moefps.errors import ArgumentError, DataError
 from moefps.io import take_dump
 from moefps.io.pair_tokens import PairTokens, read_pair_tokens
 from moefps.kernels import check_count, check_seed
@@ -173,6 +173,11 @@ def _measure(match: Match, wanted: tuple[str, ...], n_resamples: int, seed: int,
     found = token_sums(parts, grouping, top_k)
     counts = np.concatenate([part["count"] for part in parts], axis=2)
     compared = find_compared(match, counts)
+    if not compared.any():
+        raise DataError(
+            f"{match.b.name}: no token that it has in common with {match.a.name} is routed in both; "
+            "accepted: dumps with filled slots and weights above 0"
+        )
     return Measured(
         match=match,
         units=units,
