@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from itertools import pairwise
 
 import altair as alt
@@ -234,7 +233,15 @@ def test_many_groups_of_odd_names_are_told_apart_and_the_rest_named(tmp_path):
     )
     assert len(set(shapes)) == 9
     assert len({(color, str(dash)) for color, dash in zip(colors, dashes, strict=True)}) == 9
-    assert re.search(r"A is \S*base\.dump, B is \S*tuned\.dump\.$", figures["tv_curve"].caption)
+    assert figures["tv_curve"].title.endswith("base.dump against tuned.dump")
+
+
+def test_dumps_whose_names_no_legend_has_room_for(tmp_path):
+    found = compare_rows(tmp_path, ["a", "b"])
+    long = {"a": "runs/a-checkpoint-of-monday.dump", "b": "runs/a-checkpoint-of-friday.dump"}
+    figure = draw_curves("tv_curve", Study(dataclasses.replace(found, summary={**found.summary, **long})))
+    assert figure.title.endswith("A against B")
+    assert figure.caption.endswith("A is runs/a-checkpoint-of-monday.dump, B is runs/a-checkpoint-of-friday.dump.")
 
 
 def test_layers_where_nothing_is_compared_are_gaps(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["describe"]
+__all__ = ["describe", "dump_names"]
 
 _SURE = 0.05
 
@@ -24,7 +24,7 @@ def describe(summary: Mapping[str, Any]) -> str:
     summary : mapping
         As `moefps.comparison.summarising.summarise` gives it.
     """
-    names = _names(summary)
+    names = dump_names(summary)
     sections = [
         (f"# {names[0]} against {names[1]}: how the same tokens are routed", _what(summary)),
         ("## Where the routing differs most", _layers(summary)),
@@ -41,7 +41,7 @@ def describe(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _names(summary: Mapping[str, Any]) -> tuple[str, str]:
+def dump_names(summary: Mapping[str, Any]) -> tuple[str, str]:
     """Call the dumps by their conditions or by their folders, whichever tells them apart."""
     conditions = summary["condition_a"], summary["condition_b"]
     if None not in conditions and conditions[0] != conditions[1]:
@@ -51,7 +51,7 @@ def _names(summary: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _what(summary: Mapping[str, Any]) -> Iterator[str]:
-    names = _names(summary)
+    names = dump_names(summary)
     words = []
     for label, name in zip(("a", "b"), names, strict=True):
         condition = summary[f"condition_{label}"]
@@ -191,7 +191,7 @@ def _distance(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limits(summary: Mapping[str, Any]) -> Iterator[str]:
-    names = dict(zip(("a", "b"), _names(summary), strict=True))
+    names = dict(zip(("a", "b"), dump_names(summary), strict=True))
     one_sided = {name: side for name, side in summary["one_sided"].items() if side is not None}
     for side in sorted(set(one_sided.values())):
         groups = ", ".join(name for name, of in one_sided.items() if of == side)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from moefps.comparison.findings import dump_names
 from moefps.reporting.theme import PAIR_STYLES, Style, styles_in_turn
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _WORDS = {
     "user_prompt": "user prompt",
 }
 _LONGEST = 34
+_LONGEST_NAME = 20
+"""Characters of what A and B are called in titles and legends."""
 
 
 def plain(text: Any, longest: int = _LONGEST) -> str:
@@ -112,11 +115,9 @@ class Study:
 
     @cached_property
     def names(self) -> tuple[str, str]:
-        """What A and B are called: by their conditions, where they are of two."""
-        conditions = self.summary["condition_a"], self.summary["condition_b"]
-        if None not in conditions and conditions[0] != conditions[1]:
-            return plain(conditions[0]), plain(conditions[1])
-        return "A", "B"
+        """What A and B are called: as in the findings, where that is short enough for a legend."""
+        a, b = (plain(name) for name in dump_names(self.summary))
+        return (a, b) if a != b and max(len(a), len(b)) <= _LONGEST_NAME else ("A", "B")
 
     @property
     def versus(self) -> str:
@@ -125,7 +126,7 @@ class Study:
 
     @property
     def dumps(self) -> str:
-        """A sentence that says which dumps A and B are; empty where their conditions say it."""
+        """A sentence that says which dumps A and B are; empty where their names say it."""
         if self.names != ("A", "B"):
             return ""
         return f"A is {_tail(self.summary['a'])}, B is {_tail(self.summary['b'])}."
