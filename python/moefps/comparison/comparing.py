@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moefps._progress import progress_callback
-from moefps.comparison.assembly import Measured, assemble
+from moefps.comparison.assembly import assemble
 from moefps.comparison.distances import distance_sums
 from moefps.comparison.grouping import ALL, CANONICAL, TOOL
 from moefps.comparison.joint import GroupUsage, LayerUsage, Resamples, measure_layer
 from moefps.comparison.matching import match_pairs
+from moefps.comparison.measured import Measured
 from moefps.comparison.measures import token_sums
 from moefps.comparison.reduction import (
     find_compared,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moefps.errors import DataError
 from moefps.kernels import compare_choices
+from moefps.metrics.dump_rows import layer_sizes, said_of_the_dump
 from moefps.metrics.grouping import Cells
 from moefps.metrics.reduction import reduce_dump
 
@@ -139,15 +139,13 @@ def compare_cells(
     """Compare pairs that are chosen, summed by cell; errors say which file and row."""
     a, b = match.a.dump, match.b.dump
     weights = (a.expert_weights, b.expert_weights) if has_shares(match) else (None, None)
-    try:
+    with said_of_the_dump(a, b, arrays=("expert_ids", "expert_weights") if has_shares(match) else ("expert_ids",)):
         return compare_choices(
             a.expert_ids,
             weights[0],
             b.expert_ids,
             weights[1],
-            n_experts=[info.n_experts for info in a.layers],
-            passive_experts=[info.passive_experts for info in a.layers],
-            top_k=[info.top_k for info in a.layers],
+            **layer_sizes(a.layers),
             rows_a=match.rows[0][chosen],
             rows_b=match.rows[1][chosen],
             groups=cells,
@@ -156,11 +154,6 @@ def compare_cells(
             usage=usage,
             **options,
         )
-    except DataError as error:
-        for dump in (a, b):
-            # Says which file and which of its rows.
-            dump.check_values(["expert_ids", *(["expert_weights"] if weights[0] is not None else [])])
-        raise DataError(f"{a.path}, {b.path}: {error}") from None
 
 
 def has_shares(match: Match) -> bool:

@@ -174,13 +174,14 @@ def percentile_interval(
     ordered = np.sort(resampled, axis=-1)
     n = ordered.shape[-1] - np.isnan(ordered).sum(axis=-1)
     last = np.maximum(n, 1) - 1
+    place = 0.025 * last
+    below = np.floor(place).astype(np.int64)
+    above = np.minimum(below + 1, last)
     distances = []
-    for share in (0.025, 0.975):
-        place = share * last
-        below = np.floor(place).astype(np.int64)
-        above = np.minimum(below + 1, last)
-        low, high = (np.take_along_axis(ordered, at[..., np.newaxis], axis=-1)[..., 0] for at in (below, above))
-        distances.append(low + (place - below) * (high - low) - estimate)
+    # Counted from either end, so that exchanging the conditions exchanges the distances to the last bit.
+    for near, far in ((below, above), (last - below, last - above)):
+        outer, inner = (np.take_along_axis(ordered, at[..., np.newaxis], axis=-1)[..., 0] for at in (near, far))
+        distances.append(outer + (place - below) * (inner - outer) - estimate)
     half = np.vectorize(student_t, otypes=[np.float64])(n_tasks) * error
     width = distances[1] - distances[0]
     stretch = np.maximum(1.0, 2 * half / np.where(width > 0, width, np.inf))

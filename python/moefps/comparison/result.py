@@ -41,10 +41,11 @@ class Comparison:
         ``jaccard``, ``intersection``, ``intersection_share``, ``top1_match``, ``top5_match``; and ``entropy`` (nats),
         ``neff`` and ``margin``, each as ``_a``, ``_b``, ``_diff``.
     layer_joint_metrics : polars.DataFrame
-        A row a layer and group: ``N_both``, ``N_a``, ``N_b`` (tokens), ``usage_entropy`` (nats), ``top1_share`` and
-        ``top5_share`` of each, ``usage_tv``, ``usage_tv_null`` (its mean when the conditions are exchanged within
-        random halves of the tasks), ``usage_js``; and the same ``_weighted``. Where no token is in both, the usage of
-        each is that of its own tokens.
+        A row a layer and group: ``N_both`` (tokens that are compared), ``N_a`` and ``N_b`` (tokens of each dump with a
+        filled slot), ``usage_entropy`` (nats), ``top1_share`` and ``top5_share`` of each, ``usage_tv``,
+        ``usage_tv_null`` (its mean when the conditions are exchanged within random halves of the tasks),
+        ``usage_js``; and the same ``_weighted``. Where no token is compared, the usage of each is that of its own
+        tokens.
     top_experts_by_layer, top_experts_global : polars.DataFrame
         The 64 experts with the largest differences of usage, of each layer or of all: ``layer``, ``rank``,
         ``expert``, ``u_a``, ``u_b``, ``delta_u``.
