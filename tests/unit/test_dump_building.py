@@ -150,7 +150,7 @@ def test_samples_without_tokens(tmp_path):
         ({"router_logits": np.zeros((3, 2, 5), dtype="f4")}, ShapeError, r"router_logits: .*\[3, 2, 4\]"),
         ({"n_experts": None}, ArgumentError, "n_experts: missing"),
         ({"n_experts": [4]}, ShapeError, r"n_experts: shape \(1,\)"),
-        ({"n_experts": 40_000}, ArgumentError, "n_experts: 40000; accepted: 1 to 32,768"),
+        ({"n_experts": 40_000}, ArgumentError, "n_experts: 40000; accepted: 1 to 32,767"),
         ({"n_experts": 0}, ArgumentError, "n_experts: 0"),
         ({"n_experts": "4"}, DtypeError, "n_experts: '4'"),
         ({"n_experts": [4, 3]}, DataError, r"row 0 \(sample 0\), layer 1, slot 0: found 3; accepted: .*0 to 2"),

@@ -78,7 +78,7 @@ def test_fields_of_the_manifest(path, key, value, words):
         ("path", "", r'layers\[0\]\.path is ""'),
         ("path", "layers.1", "two layers have the path 'layers.1'"),
         ("layer", -1, r"layers\[0\]\.layer is -1"),
-        ("n_experts", 0, "n_experts is 0; accepted: an integer of 1 to 32,768"),
+        ("n_experts", 0, "n_experts is 0; accepted: an integer of 1 to 32,767"),
         ("n_experts", 40_000, "n_experts is 40000"),
         ("top_k", 0, "top_k is 0"),
         ("passive_experts", 8, "passive_experts is 8; accepted: an integer of 0 to 7"),

@@ -32,8 +32,8 @@ ROUTING_TYPES = ("token_choice", "expert_choice")
 STACKS = ("encoder", "decoder", "vision")
 STATES = ("writing", "complete")
 
-MOST_EXPERTS = 1 << 15
-"""Ids are int16, so the largest is 32,767."""
+MOST_EXPERTS = 2**15 - 1
+"""Ids are int16, and so is their number: what a dump holds, the kernels take."""
 
 
 @dataclass(frozen=True)
