@@ -292,5 +292,6 @@ def test_memory_is_cut_by_layers_and_tasks_without_a_difference(world, monkeypat
         assert table.equals(cut.tables[name]), name
     monkeypatch.setattr(reduction, "MOST_UNITS", 2)
     coarse = moefps.compare(a, b, pairs, n_resamples=30)
-    assert coarse.summary["tasks_per_unit"] == 4
+    assert coarse.summary["tasks_per_unit"] == 3
+    assert coarse.summary["intervals"] == "95 %, 30 resamples of blocks of up to 3 tasks"
     assert coarse.layer_metrics["tv"].to_list() == pytest.approx(whole.layer_metrics["tv"].to_list())

@@ -161,7 +161,7 @@ class Reference:
             return (math.nan, math.nan)
         js = divergence(shares(a), shares(b))
         if js == 0:
-            return (0.0, 0.0)
+            return (0.0, 1.0 if any(by_chance) else 0.0)
         squares = 0.0
         for n in used:
             others = [m for m in range(len(a)) if m != n]
@@ -204,7 +204,7 @@ class Reference:
         without = [self.delta("all", layer, [m for m in range(len(a)) if m != n])[expert] for n in range(len(a))]
         # Tasks that do not use the expert differently say nothing of how a difference varies.
         n_tasks = sum(a[:, expert] != b[:, expert])
-        found = interval(delta, resampled, without, n_tasks=n_tasks)
+        found = interval(delta, resampled, without, limits=(-1, 1), n_tasks=n_tasks)
         return {"u_a": shares(a)[expert], "u_b": shares(b)[expert], "delta_u": delta, **ends("delta_u", found)}
 
     def distance_row(self, first, last) -> dict[str, Any]:
@@ -246,7 +246,8 @@ def divergence(u, v) -> float:
 def limits(name, k) -> tuple[float, float]:
     """What a mean can be."""
     if name.endswith("_diff"):
-        return (-math.inf, math.inf)
+        most = {"entropy_diff": math.log(k), "neff_diff": k - 1, "margin_diff": 1}[name]
+        return (-most, most)
     if name.startswith("neff"):
         return (1, k)
     return (0, {"intersection": k, "entropy_a": math.log(k), "entropy_b": math.log(k)}.get(name, 1))

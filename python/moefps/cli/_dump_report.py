@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted
 from moefps.cli._findings import emit_rows, print_findings
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count, emit_record
+from moefps.cli._render import emit_record
 from moefps.errors import DataError
 from moefps.reporting.content import number_ranges
 
@@ -61,7 +62,7 @@ def report_dump(path: str, output_format: str, *, show_progress: bool | None, qu
         emit_rows(facts, findings, more, output_format)
     n_problems = sum(finding.is_problem for finding in findings)
     if n_problems:
-        raise DataError(f"{path}: {count(n_problems, 'kind')} of problem found")
+        raise DataError(f"{path}: {counted(n_problems, 'kind')} of problem found")
 
 
 def conversion_record(dump: Dump, output: str) -> dict[str, Any]:
@@ -93,11 +94,11 @@ def print_conversion(record: Mapping[str, Any]) -> None:
     from moefps.io.atomic import human_bytes
 
     click.echo(
-        f"{record['output']}: {count(record['n_samples'], 'sample')}, {count(record['n_tokens'], 'token')}, "
+        f"{record['output']}: {counted(record['n_samples'], 'sample')}, {counted(record['n_tokens'], 'token')}, "
         f"{human_bytes(record['bytes'])}"
     )
     click.echo(
-        f"  {count(record['n_layers'], 'layer')} of {count(record['n_experts'], 'expert')}, top-{record['top_k']}, "
+        f"  {counted(record['n_layers'], 'layer')} of {counted(record['n_experts'], 'expert')}, top-{record['top_k']}, "
         f"scoring {record['scoring']}"
     )
     click.echo(f"  holds {record['arrays']}")
@@ -184,7 +185,7 @@ def _print_dump(dump: Dump, facts: Mapping[str, Any], arrays: list[dict[str, Any
     from moefps.io.atomic import human_bytes
 
     click.echo(
-        f"{facts['source']}: dump of {count(dump.n_samples, 'sample')}, {count(dump.n_tokens, 'token')}, "
+        f"{facts['source']}: dump of {counted(dump.n_samples, 'sample')}, {counted(dump.n_tokens, 'token')}, "
         f"{human_bytes(facts['bytes'])} on disk"
     )
     if dump.n_samples:
@@ -217,14 +218,14 @@ def _layers_sentence(dump: Dump, facts: Mapping[str, Any]) -> str:
     if not dump.layers:
         return "no MoE layer"
     widths = sorted({layer.n_experts for layer in dump.layers})
-    experts = count(widths[0], "expert") if len(widths) == 1 else f"{widths[0]:,} to {count(widths[-1], 'expert')}"
-    words = f"{count(dump.n_layers, 'layer')} of {experts}, top-{dump.top_k}, scoring {facts['scoring']}"
+    experts = counted(widths[0], "expert") if len(widths) == 1 else f"{widths[0]:,} to {counted(widths[-1], 'expert')}"
+    words = f"{counted(dump.n_layers, 'layer')} of {experts}, top-{dump.top_k}, scoring {facts['scoring']}"
     stacks = _united(layer.stack for layer in dump.layers if layer.stack is not None)
     numbers = number_ranges(layer.layer for layer in dump.layers)
     word = "layer" if len({layer.layer for layer in dump.layers}) == 1 else "layers"
     words += f"; the model's {word} {numbers}" + (f" of {stacks}" if stacks else "")
     if facts["passive_experts"]:
-        words += f"; {count(facts['passive_experts'], 'passive expert')} at the end"
+        words += f"; {counted(facts['passive_experts'], 'passive expert')} at the end"
     return words + ("; weights may be negative" if facts["signed_weights"] else "")
 
 

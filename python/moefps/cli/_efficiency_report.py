@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import count, emit_frame, emit_record, print_table
+from moefps._words import counted
+from moefps.cli._render import emit_frame, emit_record, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,10 +202,10 @@ def _layers_in_words(cost: ModelCost) -> str:
     experts = sorted({layer.n_experts for layer in cost.layers})
     slots = sorted({layer.top_k for layer in cost.layers})
     passive = max(layer.passive_experts for layer in cost.layers)
-    wide = count(experts[0], "expert") if len(experts) == 1 else f"{experts[0]} to {experts[-1]} experts"
+    wide = counted(experts[0], "expert") if len(experts) == 1 else f"{experts[0]} to {experts[-1]} experts"
     chosen = f"top-{slots[0]}" if len(slots) == 1 else f"top-{slots[0]} to top-{slots[-1]}"
     idle = f" and {passive} that do nothing" if passive else ""
-    return f"{count(len(cost.layers), 'MoE layer')} of {wide}{idle}, {chosen}"
+    return f"{counted(len(cost.layers), 'MoE layer')} of {wide}{idle}, {chosen}"
 
 
 def _print_parts(cost: ModelCost) -> None:
@@ -253,8 +254,8 @@ def _print_spent(spent: RoutingCost) -> None:
 
     empty, passive = spent.layers["empty_slots"].sum(), spent.layers["passive_slots"].sum()
     n_layers = len(spent.model.layers) if spent.model is not None else spent.layers.height
-    layers_in_words = f"{spent.layers.height} of {count(n_layers, 'MoE layer')}"
-    click.echo(f"{spent.source}: {count(spent.n_tokens, 'token')}, {layers_in_words}")
+    layers_in_words = f"{spent.layers.height} of {counted(n_layers, 'MoE layer')}"
+    click.echo(f"{spent.source}: {counted(spent.n_tokens, 'token')}, {layers_in_words}")
     if spent.expert_flops is not None and spent.expert_flops_per_token is not None:
         click.echo(
             f"  experts spent {amount(spent.expert_flops_per_token)} FLOPs a token, {amount(spent.expert_flops)} in all"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import count, emit_frame
+from moefps._words import counted
+from moefps.cli._render import emit_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def _place(finding: Finding) -> str:
 def _sentence(finding: Finding) -> str:
     """Say how many there are, where the first is, and what is known about them."""
     unit = finding.unit.removesuffix("s")
-    words = count(finding.count, unit)
+    words = counted(finding.count, unit)
     if _place(finding):
         words += f", first at {_place(finding)}"
     return words + (f": {finding.detail}" if finding.detail else "")

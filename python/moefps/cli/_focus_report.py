@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import can_draw_bars, count, one_line, print_table
+from moefps._words import counted
+from moefps.cli._render import can_draw_bars, one_line, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,8 @@ def print_focus(
         A layer and expert, and its tokens.
     """
     about = found.about
-    sizes = [count(about[f"n_{noun}s"], noun) for noun in ("sample", "token")]
-    click.echo(f"{source}: {', '.join(sizes)}; {count(about['n_domains'], 'domain')} by {by}")
+    sizes = [counted(about[f"n_{noun}s"], noun) for noun in ("sample", "token")]
+    click.echo(f"{source}: {', '.join(sizes)}; {counted(about['n_domains'], 'domain')} by {by}")
     click.echo(fill(found.reading, _WIDTH, subsequent_indent="  "))
     _print_bands(found)
     _print_layers(found)
@@ -166,7 +167,7 @@ def _print_tokens(tokens: pl.DataFrame, expert: tuple[int, int], top: int) -> No
     table = _new_table([(name, dtype.is_numeric()) for name, dtype in tokens.schema.items()])
     for row in tokens.head(top).iter_rows(named=True):
         table.add_row(*(f"{v:.4f}" if name == "activation" else one_line(v) for name, v in row.items()))
-    click.echo(f"\nlayer {expert[0]}, expert {expert[1]}: {count(tokens.height, 'token')}, the most active first")
+    click.echo(f"\nlayer {expert[0]}, expert {expert[1]}: {counted(tokens.height, 'token')}, the most active first")
     print_table(table)
 
 

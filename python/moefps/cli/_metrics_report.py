@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import count, emit_frame, one_line, print_table
+from moefps._words import counted
+from moefps.cli._render import emit_frame, one_line, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +118,7 @@ def _has_signs() -> bool:
 def _head(found: RoutingMetrics, source: str) -> str:
     about = found.about
     sizes = [
-        count(int(about[name]), noun)
+        counted(int(about[name]), noun)
         for name, noun in (("n_samples", "sample"), ("n_tokens", "token"), ("n_layers", "layer"))
         if about.get(name) is not None
     ]

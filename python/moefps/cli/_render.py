@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
 
-__all__ = ["can_draw_bars", "count", "duration", "emit_frame", "emit_record", "one_line", "print_table", "sparkline"]
+__all__ = ["can_draw_bars", "duration", "emit_frame", "emit_record", "one_line", "print_table", "sparkline"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PIPE_WIDTH = 1000
@@ -75,17 +75,6 @@ def one_line(value: Any, width: int | None = None) -> str:
     text = "" if value is None else " ".join(str(value).split())
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if width is None or len(text) <= width else text[: width - 1] + "…"
-
-
-def count(number: int, noun: str) -> str:
-    """Give a number and its noun, in the plural where it must be.
-
-    Examples
-    --------
-    >>> count(1, "layer"), count(2000, "sample")
-    ('1 layer', '2,000 samples')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:

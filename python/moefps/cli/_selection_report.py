@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moefps.cli._render import can_draw_bars, count, emit_frame, emit_record, one_line, print_table, sparkline
+from moefps._words import counted
+from moefps.cli._render import can_draw_bars, emit_frame, emit_record, one_line, print_table, sparkline
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -65,7 +66,7 @@ def report_selection(
     if sink.output is not None:
         write_table(frame, sink.output, file_format=sink.file_format, overwrite=sink.overwrite)
         if sink.output_format == "table":
-            click.echo(f"{sink.output}: {count(frame.height, 'pick')}")
+            click.echo(f"{sink.output}: {counted(frame.height, 'pick')}")
             click.echo("\n".join(lines))
         else:
             kinds = {} if kind is None else {"kind": kind}
@@ -143,7 +144,7 @@ def summary_lines(
     if first > 0 and n_selected > 1 and can_draw_bars():
         lines.append(f"radius by pick  {sparkline(selection.radii.tolist())}")
     lines.append(
-        f"{count(n_samples, 'sample')}, each within {radius:.4g} of one of {count(n_selected, 'pick')}"
+        f"{counted(n_samples, 'sample')}, each within {radius:.4g} of one of {counted(n_selected, 'pick')}"
         + (f" ({first:.4g} of the first alone)" if n_selected > 1 else "")
     )
     if evaluation is not None:

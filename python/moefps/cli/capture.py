@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option, parse_numbers, progress_options
 from moefps.cli._outputs import output_option, overwrite_option
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count, duration, emit_record
+from moefps.cli._render import duration, emit_record
 from moefps.errors import ArgumentError, CaptureError, CaptureWarning, MoefpsError
 
 if TYPE_CHECKING:
@@ -324,9 +325,10 @@ def _report(dump: Dump, output: str, seconds: float, tokens_per_second: float | 
 
     speed = "" if tokens_per_second is None else f", {tokens_per_second:,.0f} tokens/s without it"
     click.echo(
-        f"{output}: {count(dump.n_samples, 'sample')}, {count(dump.n_tokens, 'token')}, {human_bytes(record['bytes'])}"
+        f"{output}: {counted(dump.n_samples, 'sample')}, {counted(dump.n_tokens, 'token')}, "
+        f"{human_bytes(record['bytes'])}"
     )
-    click.echo(f"  {count(dump.n_layers, 'layer')} of {count(dump.n_experts, 'expert')}, top-{dump.top_k}")
+    click.echo(f"  {counted(dump.n_layers, 'layer')} of {counted(dump.n_experts, 'expert')}, top-{dump.top_k}")
     kind = f"fingerprints of kind {dump.manifest.fingerprint_kind}"
     click.echo(f"  holds {record['arrays'].replace('fingerprints', kind)}")
     click.echo(f"  in {duration(seconds)} with loading the model{speed}")

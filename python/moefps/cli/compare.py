@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted, listed
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import progress_options, threads_option
 from moefps.cli._outputs import output_option, overwrite_option, refuse_own_input
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,8 +122,8 @@ def _check(output: str, *, overwrite: bool, figures: bool) -> None:
 def _report(summary: Mapping[str, Any], output: str) -> None:
     """Say what was compared, and what stands out most."""
     click.echo(
-        f"{output}: {count(summary['n_tasks'], 'task')}, {count(summary['count_all'], 'token')} compared, "
-        f"{count(summary['n_layers'], 'layer')}"
+        f"{output}: {counted(summary['n_tasks'], 'task')}, {counted(summary['count_all'], 'token')} compared, "
+        f"{counted(summary['n_layers'], 'layer')}"
     )
     for key, name, words in (
         ("top_tv_layers", "tv", "mean TV is largest in"),
@@ -138,7 +138,7 @@ def _report(summary: Mapping[str, Any], output: str) -> None:
         click.echo(f"  no token to compare in {', '.join(nothing)}")
     for label, names in summary["left_out"].items():
         if names:
-            click.echo(f"  left out of {label.upper()}, as they are not in all that was given: {', '.join(names)}")
+            click.echo(f"  left out of {label.upper()}, as they are not in all that was given: {listed(names)}")
     click.echo(f"  {output}/findings.md says it in words")
 
 
@@ -146,7 +146,7 @@ def _report_figures(found: Comparison, drawn: Mapping[str, bytes], output: str) 
     """Say how many figures there are, and why others are not."""
     from moefps.reporting.figures import left_out_figures
 
-    click.echo(f"  {count(sum(name.endswith('.png') for name in drawn), 'figure')} in {output}/figures")
+    click.echo(f"  {counted(sum(name.endswith('.png') for name in drawn), 'figure')} in {output}/figures")
     reasons: dict[str, list[str]] = {}
     for name, reason in left_out_figures(found).items():
         reasons.setdefault(reason, []).append(name)

@@ -139,11 +139,11 @@ def _write(found: RoutingConsistency, output: str, output_format: str, *, is_fil
 
 def _print(found: RoutingConsistency, most: int | None) -> None:
     """Print the layers from the lowest, the means over layers, and what is to be known beside them."""
-    from moefps.cli._render import count
+    from moefps._words import counted
 
     about = found.about
     sizes = ((about["n_samples"], "sample"), (about["n_tokens"], "token"), (about["n_layers"], "layer"))
-    click.echo(f"{about['a']} and {about['b']}: {', '.join(count(number, noun) for number, noun in sizes)}")
+    click.echo(f"{about['a']} and {about['b']}: {', '.join(counted(number, noun) for number, noun in sizes)}")
     if about["by"] is not None:
         click.echo(f"\nmeans over layers, by {about['by']}")
         _print_rows(_wide(found.summary, "mean", ["group"]), ["group"], most, "group")
@@ -182,8 +182,9 @@ def _print_rows(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from moefps._words import counted
     from moefps.cli._metrics_report import mark
-    from moefps.cli._render import count, print_table
+    from moefps.cli._render import print_table
 
     has_interval = bool(wide["lo"].is_not_null().any())
     shown = wide.head(wide.height if most is None else most)
@@ -210,7 +211,7 @@ def _print_rows(
         add(row)
     print_table(table)
     if shown.height < wide.height:
-        rest = count(wide.height - shown.height, f"more {noun}")
+        rest = counted(wide.height - shown.height, f"more {noun}")
         click.echo(f"{rest}: --all-layers shows all")
 
 
@@ -238,8 +239,8 @@ def _print_notes(found: RoutingConsistency) -> None:
     """Say whether the target is met, and what is missing and why, once for each reason."""
     import polars as pl
 
+    from moefps._words import counted
     from moefps.cli._metrics_report import mark
-    from moefps.cli._render import count
 
     click.echo()
     target = found.summary.filter(pl.col("metric") == _METRIC)
@@ -247,19 +248,19 @@ def _print_notes(found: RoutingConsistency) -> None:
     said = "mean over layers" if found.about["by"] is None else "mean over layers of every group"
     judged = (
         f"{'met' if found.met else 'missed'} by the {said} {mark(found.met)}, "
-        f"missed by {n_missed:,} of {count(n_layers, 'layer')}"
+        f"missed by {n_missed:,} of {counted(n_layers, 'layer')}"
     )
     has_value = bool(target["mean"].is_not_null().any())
     click.echo(f"target {target['target'][0]}: {judged if has_value else 'not judged, as there is no value'}")
     lost = found.about["lost_slots"]
     if lost:
         click.echo(
-            f"{count(lost, 'slot')} of both dumps hold no expert of their own (empty, passive or repeated): "
+            f"{counted(lost, 'slot')} of both dumps hold no expert of their own (empty, passive or repeated): "
             "consistency, which is divided by k, stays below 1 there; jaccard does not"
         )
     without = found.about["tokens_without_group"]
     if without:
-        click.echo(f"{count(without, 'token')} without a value of {found.about['by']} left out")
+        click.echo(f"{counted(without, 'token')} without a value of {found.about['by']} left out")
     empty = found.layers.filter(pl.col("value").is_null())
     for reason, rows in empty.group_by("reason", maintain_order=True):
         names = (_COLUMNS[name] for name in rows["metric"].unique(maintain_order=True))

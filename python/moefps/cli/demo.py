@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted
 from moefps.cli._options import progress_options
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count, duration, print_table
+from moefps.cli._render import duration, print_table
 from moefps.errors import FileError
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def _print_data(bundled: Bundled) -> None:
     domains = list(dict.fromkeys(bundled.domains.tolist()))
     click.echo(f"captured data: {n_samples} held-out texts of {len(domains)} domains, through a small trained model")
     click.echo(
-        f"{count(n_samples, 'sample')}, {count(n_layers, 'layer')}, {count(n_experts, 'expert')}; "
-        f"{count(int(bundled.n_tokens.sum()), 'token')}; fingerprints of kind {bundled.kind}"
+        f"{counted(n_samples, 'sample')}, {counted(n_layers, 'layer')}, {counted(n_experts, 'expert')}; "
+        f"{counted(int(bundled.n_tokens.sum()), 'token')}; fingerprints of kind {bundled.kind}"
     )
     click.echo(_wrapped(f"{n_samples // len(domains)} texts of each domain: {', '.join(domains)}") + "\n")
 
@@ -205,9 +206,9 @@ def _print_coverage(bundled: Bundled, distances: npt.NDArray[np.float32], select
     labels = np.unique(bundled.domains, return_inverse=True)[1]
     covered = picks_until_covered(labels, selection.indices)
     if covered is None:
-        click.echo(f"\n{count(len(selection.indices), 'pick')} have not seen every domain")
+        click.echo(f"\n{counted(len(selection.indices), 'pick')} have not seen every domain")
     else:
-        click.echo(f"\nevery domain seen after {count(covered, 'pick')}")
+        click.echo(f"\nevery domain seen after {counted(covered, 'pick')}")
     rng = np.random.default_rng(seed)
     at_random = (picks_until_covered(labels, rng.permutation(len(labels))) for _ in range(_N_ORDERS))
     click.echo(f"  random picks: after {_mean_and_range(at_random, f'{_N_ORDERS:,} orders')}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import (
     DUMP_OPTIONS,
@@ -21,7 +22,7 @@ from moefps.cli._options import (
 )
 from moefps.cli._outputs import output_option, overwrite_option, refuse_own_input
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count, duration, emit_record
+from moefps.cli._render import duration, emit_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,8 +199,8 @@ def _print_record(record: dict[str, Any]) -> None:
         f"in {duration(record['seconds'])}"
     )
     click.echo(
-        f"  ground {record['ground']}, {record['reduce']} over {count(record['n_layers'], 'layer')} of "
-        f"{count(record['n_experts'], 'expert')}"
+        f"  ground {record['ground']}, {record['reduce']} over {counted(record['n_layers'], 'layer')} of "
+        f"{counted(record['n_experts'], 'expert')}"
     )
     if record["kind"] is not None:
         click.echo(f"  fingerprints of kind {record['kind']}")

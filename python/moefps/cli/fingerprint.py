@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import dump_options, format_option, parse_numbers, progress_options
 from moefps.cli._outputs import output_option, overwrite_option, refuse_own_input
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count, emit_record
+from moefps.cli._render import emit_record
 from moefps.errors import DataError, DumpError
 
 if TYPE_CHECKING:
@@ -111,16 +112,16 @@ def _print_record(record: dict[str, Any]) -> None:
 
     window = ""
     if record["window"] is not None:
-        window = f", a fingerprint for every {count(record['window'], 'token')}, {record['stride']:,} apart"
+        window = f", a fingerprint for every {counted(record['window'], 'token')}, {record['stride']:,} apart"
     click.echo(
-        f"{record['output']}: {count(record['n_samples'], 'fingerprint')} of {count(record['n_layers'], 'layer')} and "
-        f"{count(record['n_experts'], 'expert')}, float32, {human_bytes(record['bytes'])}"
+        f"{record['output']}: {counted(record['n_samples'], 'fingerprint')} of {counted(record['n_layers'], 'layer')} "
+        f"and {counted(record['n_experts'], 'expert')}, float32, {human_bytes(record['bytes'])}"
     )
     click.echo(f"  kind {record['kind']}{window}")
     if record["n_dropped"]:
         click.echo(f"  {record['n_dropped']:,} without a fingerprint, left out")
     if record["n_left_out"]:
         what = "probabilities" if record["kind"] == "probs" else "weights"
-        click.echo(f"  {count(record['n_left_out'], 'routing')} of a token in a layer left out, {what} sum to 0")
+        click.echo(f"  {counted(record['n_left_out'], 'routing')} of a token in a layer left out, {what} sum to 0")
     if record["table"] is not None:
         click.echo(f"{record['table']}: what each of them is of")

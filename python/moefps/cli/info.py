@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted
 from moefps.cli._findings import emit_rows, print_findings
 from moefps.cli._options import format_option, load_inputs, progress_options, single_layer_option, threads_option
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import count, duration, emit_record
+from moefps.cli._render import duration, emit_record
 from moefps.errors import DataError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def info(
         emit_rows(facts, inspection.findings, more, output_format)
     if inspection.has_problems:
         n_problems = sum(finding.is_problem for finding in inspection.findings)
-        raise DataError(f"{fingerprints.source}: {count(n_problems, 'kind')} of problem found")
+        raise DataError(f"{fingerprints.source}: {counted(n_problems, 'kind')} of problem found")
 
 
 def _facts(fingerprints: Fingerprints, inspection: Inspection) -> dict[str, Any]:
@@ -133,9 +134,9 @@ def _print_report(facts: dict[str, Any], inspection: Inspection, estimate: dict[
 
     sizes = ", ".join(
         (
-            count(facts["n_samples"], "sample"),
-            count(facts["n_layers"], "layer"),
-            count(facts["n_experts"], "expert"),
+            counted(facts["n_samples"], "sample"),
+            counted(facts["n_layers"], "layer"),
+            counted(facts["n_experts"], "expert"),
         )
     )
     click.echo(f"{facts['source']}: fingerprints of {sizes}")
@@ -144,7 +145,7 @@ def _print_report(facts: dict[str, Any], inspection: Inspection, estimate: dict[
         click.echo(f"  row sums from {facts['smallest_row_sum']:.7g} to {facts['largest_row_sum']:.7g}")
     print_findings(inspection.findings)
     if estimate is not None:
-        threads = count(estimate["threads"], "thread") if estimate["threads"] else "all cores"
+        threads = counted(estimate["threads"], "thread") if estimate["threads"] else "all cores"
         click.echo(
             f"distance matrix: about {duration(estimate['seconds'])} on this machine with {threads}, "
             f"{human_bytes(estimate['bytes_float32'])} in float32"

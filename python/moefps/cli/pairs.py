@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moefps._words import counted
 from moefps.cli._messages import in_words_of_the_command
 from moefps.cli._options import format_option
 from moefps.cli._outputs import output_option, overwrite_option
-from moefps.cli._render import count, emit_record
+from moefps.cli._render import emit_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -167,7 +168,7 @@ def _report_build(built: Pairs, output: str, output_format: str) -> None:
         named["unused"] = built.unused
         emit_record({"output": output, "n_tasks": len(built), **_plain(named, output_format)}, output_format)
         return
-    click.echo(f"{output}: {count(len(built), 'task')} in two conditions")
+    click.echo(f"{output}: {counted(len(built), 'task')} in two conditions")
     if built.canonical_only:
         names = ", ".join(built.canonical_only)
         click.echo(f"  no response shows the stub verbatim, so only the solution is compared: {names}")
@@ -202,9 +203,9 @@ def _report_align(aligned: PairTokens, output: str, output_format: str) -> None:
     if output_format != "table":
         emit_record(record, output_format)
         return
-    click.echo(f"{output}: {count(record['n_tasks'], 'task')}, the longest of {record['longest']:,} positions")
+    click.echo(f"{output}: {counted(record['n_tasks'], 'task')}, the longest of {record['longest']:,} positions")
     click.echo(
-        f"  {count(record['n_positions'], 'token')} agentic, {record['n_assisted']:,} assisted, "
+        f"  {counted(record['n_positions'], 'token')} agentic, {record['n_assisted']:,} assisted, "
         f"{record['n_shared']:,} at the same positions in both"
     )
     click.echo(f"  {record['n_canonical']:,} of those are of solutions")

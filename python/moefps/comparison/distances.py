@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from moefps.comparison.grouping import CANONICAL, PAIR_GROUPS
-from moefps.comparison.reduction import compare_cells, has_shares
+from moefps.comparison.reduction import BYTES_OF_LAYER, MOST_BYTES, compare_cells, has_shares
 from moefps.comparison.resampling import mean_with_interval
 
 if TYPE_CHECKING:
@@ -24,24 +25,28 @@ __all__ = ["BINS", "DistanceSums", "distance_sums", "distance_table", "distance_
 
 BINS = ((1, 2), (3, 4), (5, 8), (9, 16), (17, 32), (33, 64), (65, 128), (129, 256), (257, 512), (513, None))
 """Distances, both ends inside; None for no end."""
+_STARTS = [first for first, _ in BINS]
 _MEASURES = ("tv", "jaccard")
 
 
 class DistanceSums(NamedTuple):
-    """Sums over token-layer pairs, by unit and bin, [N, D].
+    """Sums over token-layer pairs, by task and bin, [T, D].
 
     Attributes
     ----------
+    units : Units
+        What is resampled.
     tokens : ndarray of int64 [D]
         Tokens that are compared in at least one layer.
-    counts : ndarray of float64 [N, D]
+    counts : ndarray of float64 [T, D]
         Token-layer pairs that are compared.
-    places : ndarray of float64 [N, D]
-        Where in its bin a unit has its tokens: the mean of the binary logarithm of their distances; 0 without one.
-    sums : mapping of str to ndarray of float64 [N, D]
+    places : ndarray of float64 [T, D]
+        Where in its bin a task has its tokens: the mean of the binary logarithm of their distances; 0 without one.
+    sums : mapping of str to ndarray of float64 [T, D]
         Of ``tv`` and ``jaccard``; without ``tv`` where there are no weights.
     """
 
+    units: Units
     tokens: IndexArray
     counts: Float64Array
     places: Float64Array
@@ -62,34 +67,37 @@ def distance_sums(match: Match, units: Units, compared: npt.NDArray[np.bool_], *
     **options
         Threads and progress.
     """
-    n_bins, shape = len(BINS), (units.n_units, len(BINS))
-    chosen = np.flatnonzero(_of_canonical(match) & (match.distance > 0))
-    if not len(chosen):
-        nothing = np.zeros(shape)
-        return DistanceSums(np.zeros(n_bins, dtype=np.int64), nothing, nothing, dict.fromkeys(_MEASURES, nothing))
-    starts = np.array([first for first, _ in BINS])
-    which = np.searchsorted(starts, match.distance[chosen], side="right") - 1
-    cells = units.of(match.task[chosen]) * n_bins + which
-    sums = compare_cells(match, chosen, cells, units.n_units * n_bins, usage=False, **options)
-    count = sums.pairs_with_shares if has_shares(match) else sums.pairs
-    assert count is not None  # noqa: S101 (for the type checker)
-    of = {"tv": sums.tv_sums, "jaccard": sums.jaccard_sums}
-    routed = compared[chosen]
-    tokens = np.bincount(cells[routed], minlength=len(BINS) * units.n_units).reshape(shape)
-    logarithms = np.log2(match.distance[chosen[routed]])
-    summed = np.bincount(cells[routed], weights=logarithms, minlength=len(BINS) * units.n_units).reshape(shape)
-    return DistanceSums(
-        tokens.sum(axis=0),
-        _over_layers(count, shape),
-        summed / np.maximum(tokens, 1),
-        {name: _over_layers(array, shape) for name, array in of.items() if array is not None},
-    )
+    n_bins, n_tasks = len(BINS), len(match.tasks)
+    names = _MEASURES if has_shares(match) else _MEASURES[1:]
+    tokens, counts, places, *sums = np.zeros((3 + len(names), n_tasks, n_bins))
+    far = np.flatnonzero(_of_canonical(match) & (match.distance > 0))
+    # Tasks whose sums fit into memory at a time.
+    size = max(1, MOST_BYTES // (n_bins * match.a.dump.n_layers * BYTES_OF_LAYER))
+    for first in range(0, n_tasks, size):
+        tasks = slice(first, min(first + size, n_tasks))
+        shape = tasks.stop - first, n_bins
+        chosen = far[slice(*np.searchsorted(match.task[far], (first, tasks.stop)))]
+        if not len(chosen):
+            continue
+        which = np.searchsorted(_STARTS, match.distance[chosen], side="right") - 1
+        cells = (match.task[chosen] - first) * n_bins + which
+        found = compare_cells(match, chosen, cells, math.prod(shape), usage=False, **options)
+        counts[tasks] = _over_layers(found.pairs if found.pairs_with_shares is None else found.pairs_with_shares, shape)
+        for name, of in zip(names, sums, strict=True):
+            of[tasks] = _over_layers(getattr(found, f"{name}_sums"), shape)
+        routed = compared[chosen]
+        tokens[tasks] = np.bincount(cells[routed], minlength=math.prod(shape)).reshape(shape)
+        logarithms = np.log2(match.distance[chosen[routed]])
+        summed = np.bincount(cells[routed], weights=logarithms, minlength=math.prod(shape)).reshape(shape)
+        places[tasks] = summed / np.maximum(tokens[tasks], 1)
+    n_tokens = tokens.sum(axis=0).astype(np.int64)
+    return DistanceSums(units, n_tokens, counts, places, dict(zip(names, sums, strict=True)))
 
 
 def distance_table(found: DistanceSums, taken: Float64Array | None) -> pl.DataFrame:
     """Make the table: a row a bin, empty ones too."""
     columns: dict[str, Any] = {
-        "distance_min": [first for first, _ in BINS],
+        "distance_min": _STARTS,
         "distance_max": pl.Series([last for _, last in BINS], dtype=pl.Int64),
         "count": found.tokens,
     }
@@ -98,7 +106,8 @@ def distance_table(found: DistanceSums, taken: Float64Array | None) -> pl.DataFr
             nothing = pl.Series([None] * len(BINS), dtype=pl.Float64)
             columns |= {name: nothing, f"{name}_lo": nothing, f"{name}_hi": nothing}
             continue
-        mean, lo, hi = mean_with_interval(found.sums[name], found.counts, taken, least=0, most=1)
+        sums, counts = found.units.add_up(found.sums[name]), found.units.add_up(found.counts)
+        mean, lo, hi = mean_with_interval(sums, counts, taken, least=0, most=1)
         columns |= {name: mean, f"{name}_lo": lo, f"{name}_hi": hi}
     return pl.DataFrame(columns, nan_to_null=True)
 
@@ -128,11 +137,12 @@ def distance_trend(found: DistanceSums, taken: Float64Array | None) -> dict[str,
     of_task = found.counts.sum(axis=1, keepdims=True)
     centre = (found.counts * found.places).sum(axis=1, keepdims=True) / np.maximum(of_task, 1)
     off = found.places - centre
-    spread = (found.counts * off**2).sum(axis=1)
+    spread = found.units.add_up((found.counts * off**2).sum(axis=1))
     for name, of in found.sums.items():
         # Off the level of the task too, so that what is the same everywhere has no slope, not even a rounding's.
         level = of.sum(axis=1, keepdims=True) / np.maximum(of_task, 1)
-        ends = mean_with_interval(((of - level * found.counts) * off).sum(axis=1), spread, taken)
+        rise = found.units.add_up(((of - level * found.counts) * off).sum(axis=1))
+        ends = mean_with_interval(rise, spread, taken)
         words = (f"{name}_slope", f"{name}_slope_lo", f"{name}_slope_hi")
         trend |= {word: None if np.isnan(end) else float(end) for word, end in zip(words, ends, strict=True)}
     return trend

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from moefps._words import counted, listed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["describe", "dump_names"]
 
 _SURE = 0.05
+_MOST_TASKS = 20
 
 
 def describe(summary: Mapping[str, Any]) -> str:
@@ -60,8 +63,8 @@ def _what(summary: Mapping[str, Any]) -> Iterator[str]:
         words.append(f"{name}{column} is `{summary[label]}`{about}")
     yield f"{'; '.join(words)}."
     yield (
-        f"{_count(summary['n_tasks'], 'task')}, {_count(summary['count_all'], 'token')} that both have, "
-        f"{_count(summary['n_layers'], 'layer')} of {_count(summary['n_experts'], 'expert')}, "
+        f"{counted(summary['n_tasks'], 'task')}, {counted(summary['count_all'], 'token')} that both have, "
+        f"{counted(summary['n_layers'], 'layer')} of {counted(summary['n_experts'], 'expert')}, "
         f"top-{summary['top_k']}. Intervals: {summary['intervals']}."
     )
     groups = {name[6:]: number for name, number in summary.items() if name.startswith("count_") and number}
@@ -93,10 +96,10 @@ def _layers(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"By `{summary['by']}`, mean TV over layers, the largest first: {listed}.{unsure}"
     chance = summary["usage_beyond_chance"]
     if chance is not None:
-        n_layers, tested = chance["n_layers"], _count(chance["n_layers_tested"], "layer")
+        n_layers, tested = chance["n_layers"], counted(chance["n_layers_tested"], "layer")
         yield (
             f"The use of experts differs by more than the choice of tasks would make it in {n_layers} of {tested}: the "
-            "interval of `usage_js` leaves 0 out there, as it would in one layer of 40 without any difference."
+            "interval of `usage_js` leaves 0 out there, as it would in about one layer of 20 without any difference."
             if n_layers
             else f"The use of experts differs in none of {tested} by more than the choice of tasks would make it."
         )
@@ -136,12 +139,12 @@ def _leakage(summary: Mapping[str, Any]) -> Iterator[str]:
     if sure:
         yield (
             f"Experts that the tool's answer shifts are shifted in the solution too, or against it, in {sure} of "
-            f"{_count(tested, 'layer')} (q < {_SURE}). "
+            f"{counted(tested, 'layer')} (q < {_SURE}). "
             + _beyond(summary["n_layers_beyond_tasks"], sure, has_intervals=largest[0]["r_lo"] is not None)
         )
     elif tested:
         yield (
-            f"In none of {_count(tested, 'layer')} does the shift in the tool's answer carry over to the solution "
+            f"In none of {counted(tested, 'layer')} does the shift in the tool's answer carry over to the solution "
             f"surely (q < {_SURE})."
         )
     yield f"The largest correlations: {', '.join(_correlation(row) for row in largest)}."
@@ -206,10 +209,10 @@ def _limits(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"No token at all is in {', '.join(empty)}."
     for label, left_out in summary["left_out"].items():
         if left_out:
-            yield f"Tasks of {names[label]} without a partner, left out: {', '.join(left_out)}."
+            yield f"Tasks of {names[label]} without a partner, left out: {listed(left_out, _MOST_TASKS)}."
     if summary["tasks_without_response"]:
         number = len(summary["tasks_without_response"])
-        yield f"{_count(number, 'task')} without a tool response, left out of the distances."
+        yield f"{counted(number, 'task')} without a tool response, left out of the distances."
     yield (
         "A mean TV or Jaccard index of tokens has no null value to be tested against: two runs of one model on "
         "other hardware differ too."
@@ -244,7 +247,3 @@ def _number(value: float, *, sign: bool = False) -> str:
     """Write a number to four decimals, and a smaller one to two digits rather than as 0."""
     form = ".4f" if value == 0 or abs(value) >= 0.001 else ".1e"
     return format(value, f"{'+' if sign else ''}{form}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -119,7 +119,7 @@ def measure_layer(
     groups : mapping of str to GroupUsage
         Every group that has a token which is compared.
     wanted : sequence of str
-        The groups to give a row of the joint table.
+        The groups to give a row, beside `whole`.
     whole : str
         The group whose experts are listed, all of them.
     leakage : tuple of str or None
@@ -128,7 +128,7 @@ def measure_layer(
         None for no intervals.
     """
     found = LayerUsage()
-    for name in wanted:
+    for name in dict.fromkeys((*wanted, whole)):
         if name in groups:
             found.rows[name] = _joint(groups[name], draws)
     if whole in groups:
@@ -175,7 +175,7 @@ def _joint(group: GroupUsage, draws: Resamples | None) -> dict[str, float]:
 def _experts(group: GroupUsage, draws: Resamples | None) -> dict[str, npt.NDArray[Any]]:
     """Give the usage of every expert, and how it differs.
 
-    An expert that one unit alone uses has no interval, and one that few use is known from so few.
+    An expert that one unit alone uses differently has no interval, and one that few do is known from so few.
     """
     u, v = _totals(group.counts)
     lo, hi = np.full((2, len(u)), np.nan)
@@ -188,7 +188,8 @@ def _experts(group: GroupUsage, draws: Resamples | None) -> dict[str, npt.NDArra
             draws.go_on()
             at = several[first : first + size]
             resampled = _resampled_delta(draws.taken, group.counts, at)
-            lo[at], hi[at] = percentile_interval((u - v)[at], resampled, error[at], n_units[at])
+            ends = percentile_interval((u - v)[at], resampled, error[at], n_units[at])
+            lo[at], hi[at] = (end.clip(-1, 1) for end in ends)
     return {"u_a": u, "u_b": v, "delta_u": u - v, "delta_u_lo": lo, "delta_u_hi": hi}
 
 

@@ -136,12 +136,10 @@ def token_sums(parts: Sequence[Mapping[str, Any]], grouping: Grouping, top_k: In
 def _limits(name: str, top_k: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Give the least and the most that a measure can be, in every layer."""
     one = np.ones(len(top_k))
-    if name.endswith("_diff"):
-        return np.inf * -one, np.inf * one
-    if name.startswith("neff"):
-        return one, top_k
-    most = {"intersection": top_k, "entropy_a": np.log(top_k), "entropy_b": np.log(top_k)}
-    return 0 * one, most.get(name, one)
+    stem = name.partition("_")[0] if name.endswith(("_a", "_b", "_diff")) else name
+    least = one if stem == "neff" else 0 * one
+    most = {"intersection": top_k, "entropy": np.log(top_k), "neff": top_k}.get(stem, one)
+    return (least - most, most - least) if name.endswith("_diff") else (least, most)
 
 
 def layer_table(

@@ -12,6 +12,8 @@ _ALONE = 1 << 18
 """Multiplications up to which OpenBLAS, which NumPy comes with, starts no threads of its own."""
 _FEWEST = 8
 """Rows and columns of a piece, below which pieces cost more than threads."""
+_DEPTH = 256
+"""Products that are summed up at a time, so that there are not many pieces of few rows and columns."""
 
 
 def product(a: Float64Array, b: Float64Array) -> Float64Array:
@@ -37,6 +39,11 @@ def product(a: Float64Array, b: Float64Array) -> Float64Array:
     [[1.0, 2.0], [3.0, 4.0]]
     """
     (n_rows, depth), n_columns = a.shape, b.shape[1]
+    if depth > _DEPTH and n_rows * depth * n_columns > _ALONE:
+        found = np.zeros((n_rows, n_columns))
+        for first in range(0, depth, _DEPTH):
+            found += product(np.ascontiguousarray(a[:, first : first + _DEPTH]), b[first : first + _DEPTH])
+        return found
     # At least as many columns as the fewest are left for a piece of so many rows.
     most_rows = _ALONE // (_FEWEST * max(1, depth))
     if n_rows * depth * n_columns <= _ALONE or most_rows < _FEWEST:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from moefps.comparison.findings import describe
 from moefps.comparison.measures import MEASURES
 from moefps.comparison.result import TABLES, Comparison
 from moefps.comparison.writing import SUMMARY, TABLE_FOLDER
@@ -73,7 +74,13 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
 }
 """The columns of every table, and their types."""
 
-_NEEDED = ("a", "b", "condition_a", "condition_b", "n_tasks", "n_layers", "count_all", "one_sided", "left_out")
+_NUMBERS = ("n_tasks", "n_layers", "n_experts", "top_k", "count_all")
+_NEEDED = (
+    *("a", "b", "condition_a", "condition_b", *_NUMBERS, "one_sided", "left_out", "tasks_without_response", "by"),
+    *("has_weights", "intervals", "top_tv_layers", "low_jaccard_layers", "top_tv_groups", "usage_beyond_chance"),
+    *("tool_response_tv", "top_r_layers", "n_layers_tested", "n_layers_significant", "n_layers_beyond_tasks"),
+    "distance_trend",
+)
 
 
 def is_comparison(path: PathLike) -> bool:
@@ -125,6 +132,13 @@ def open_comparison(path: PathLike) -> Comparison:
     missing = next((key for key in _NEEDED if key not in summary), None)
     if missing is not None:
         raise FileError(f"{name}: {SUMMARY} has no {missing}; accepted: {_ACCEPTED}")
+    wrong = next((key for key in _NUMBERS if type(summary[key]) is not int), None)
+    if wrong is not None:
+        raise FileError(f"{name}: {SUMMARY} says {wrong} {summary[wrong]!r}; accepted: a whole number")
+    try:
+        describe(summary)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{name}: {SUMMARY} is damaged ({error!r}); accepted: {_ACCEPTED}") from None
     return Comparison(**{table: _table(folder / TABLE_FOLDER, table) for table in TABLES}, summary=summary)
 
 

@@ -1,4 +1,4 @@
-"""From two dumps to sums by task and class, in one pass over both memory-mapped traces."""
+"""From two dumps to sums by task and class, in passes over both memory-mapped traces: one, where the sums fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from moefps._typing import IndexArray, Progress
+    from moefps._typing import Float64Array, IndexArray, Progress
     from moefps.comparison.matching import Match
     from moefps.io import Dump
     from moefps.kernels import ChoiceSums, RoutingCounts
@@ -39,45 +39,59 @@ MOST_UNITS = 1 << 12
 MOST_BYTES = 1 << 28
 """Of the sums that one pass makes, about."""
 _BYTES_OF_EXPERT = 32
-_BYTES_OF_LAYER = 200
+BYTES_OF_LAYER = 200
 _ROWS = 1 << 12
 """Tokens looked at at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """What the bootstrap draws: tasks, or blocks of so many consecutive ones where there are very many.
+    """What the bootstrap draws: tasks, or blocks of them where there are very many.
+
+    Neighbours are in different blocks, so that groups of few tasks, which often are neighbours, are in several.
 
     Attributes
     ----------
+    n_tasks : int
+        How many tasks there are.
     n_units : int
-        How many, N.
-    tasks_per_unit : int
-        Tasks in each.
+        How many units, N.
     """
 
+    n_tasks: int
     n_units: int
-    tasks_per_unit: int
+
+    @property
+    def tasks_per_unit(self) -> int:
+        """Tasks of the largest unit; the others have as many, or one less."""
+        return -(-self.n_tasks // self.n_units)
 
     def of(self, task: IndexArray) -> IndexArray:
         """Give the unit of tasks."""
-        return task // self.tasks_per_unit
+        return task % self.n_units
+
+    def add_up(self, by_task: Float64Array) -> Float64Array:
+        """Add up the tasks of each unit: [T, ...] to [N, ...]."""
+        if self.n_units == self.n_tasks:
+            return by_task
+        found = np.zeros((self.n_units, *by_task.shape[1:]))
+        np.add.at(found, self.of(np.arange(self.n_tasks)), by_task)
+        return found
 
 
 def make_units(match: Match, n_resamples: int = 0) -> Units:
     """Choose units of as few tasks as the memory for a layer, and for the draws of all resamples, allows."""
-    n_tasks, per_unit = len(match.tasks), 1
-    per_cell = match.grouping.n_classes * (match.a.dump.n_experts * _BYTES_OF_EXPERT + _BYTES_OF_LAYER)
-    most = max(2, min(MOST_UNITS, MOST_BYTES // per_cell, MOST_BYTES // (8 * max(1, n_resamples))))
-    while -(-n_tasks // per_unit) > most:
-        per_unit *= 2
-    return Units(-(-n_tasks // per_unit), per_unit)
+    n_tasks = len(match.tasks)
+    per_unit = len(present_classes(match)) * (match.a.dump.n_experts * _BYTES_OF_EXPERT + BYTES_OF_LAYER)
+    most = max(2, min(MOST_UNITS, MOST_BYTES // per_unit, MOST_BYTES // (8 * max(1, n_resamples))))
+    n_blocks = -(-n_tasks // most)
+    return Units(n_tasks, -(-n_tasks // n_blocks))
 
 
 def layer_chunks(match: Match, units: Units) -> Iterator[list[int]]:
     """Cut the layers into stretches whose sums fit into memory: each takes a pass."""
     n_cells = units.n_units * len(present_classes(match))
-    of_layer = n_cells * (match.a.dump.n_experts * _BYTES_OF_EXPERT + _BYTES_OF_LAYER)
+    of_layer = n_cells * (match.a.dump.n_experts * _BYTES_OF_EXPERT + BYTES_OF_LAYER)
     size = max(1, MOST_BYTES // of_layer)
     n_layers = match.a.dump.n_layers
     for first in range(0, n_layers, size):

@@ -107,6 +107,8 @@ def _rows(
     a: Side, b: Side, names: list[str], samples: list[tuple[int, int]]
 ) -> tuple[tuple[IndexArray, IndexArray], IndexArray]:
     """Give the token rows of each pair on both sides, and its task."""
+    if not samples:
+        raise DataError(f"{a.name}: has no samples; accepted: dumps with at least one")
     ours, theirs, lengths = [], [], []
     for name, (in_a, in_b) in zip(names, samples, strict=True):
         one, other = a.rows_of(in_a), b.rows_of(in_b)

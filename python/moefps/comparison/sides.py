@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moefps._words import listed
 from moefps.errors import DataError, DumpError
 
 if TYPE_CHECKING:
@@ -180,17 +181,11 @@ def common_tasks(a: Side, b: Side, *, among: Collection[str] | None = None) -> t
     names = [name for name in order if name in a.tasks and name in b.tasks]
     if not names:
         where = "" if among is None else " of the pairs"
-        raise DataError(
-            f"{b.name}: has no task{where} in common with {a.name}; found {_few(b.tasks)} and {_few(a.tasks)}"
-        )
+        found = " and ".join(listed(side.tasks, _MOST_NAMED) for side in (b, a))
+        raise DataError(f"{b.name}: has no task{where} in common with {a.name}; found {found}")
     chosen = set(names)
     left_out = {side.label: [name for name in side.tasks if name not in chosen] for side in (a, b)}
     return names, left_out
-
-
-def _few(names: Mapping[str, Any]) -> str:
-    shown = ", ".join(list(names)[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown}, ..."
 
 
 def _entry(dump: Dump) -> Mapping[str, str] | None:

@@ -51,7 +51,7 @@ def summarise(measured: Measured, tables: Mapping[str, pl.DataFrame]) -> dict[st
         "top_tv_layers": _extreme(of_all, "tv", descending=True),
         "low_jaccard_layers": _extreme(of_all, "jaccard", descending=False),
         "top_tv_groups": _top_groups(measured),
-        "usage_beyond_chance": _beyond_chance(tables["layer_joint_metrics"]),
+        "usage_beyond_chance": _beyond_chance(measured),
         "tool_response_tv": _response_tv(measured),
         "top_r_layers": _top_r(leakage),
         "n_layers_tested": leakage["p"].count(),
@@ -94,10 +94,11 @@ def _top_groups(measured: Measured) -> list[dict[str, Any]] | None:
     return [row for _, row in found[:_MOST]]
 
 
-def _beyond_chance(joint: pl.DataFrame) -> dict[str, int] | None:
+def _beyond_chance(measured: Measured) -> dict[str, int] | None:
     """Count the layers whose use of experts differs by more than chance gives; None where there is no interval."""
-    lo = joint.filter(pl.col("group") == ALL)["usage_js_lo"].drop_nulls()
-    return {"n_layers": int((lo > 0).sum()), "n_layers_tested": len(lo)} if len(lo) else None
+    rows = [found.rows[ALL] for found in measured.usage if ALL in found.rows]
+    lo = [row["usage_js_lo"] for row in rows if "usage_js_lo" in row]
+    return {"n_layers": sum(end > 0 for end in lo), "n_layers_tested": len(lo)} if lo else None
 
 
 def _top_r(leakage: pl.DataFrame) -> list[dict[str, Any]]:
@@ -147,5 +148,5 @@ def _intervals(measured: Measured) -> str:
     if measured.draws is None:
         return "none: one task, there is nothing to resample"
     per_unit = measured.units.tasks_per_unit
-    drawn = "tasks" if per_unit == 1 else f"blocks of {per_unit} tasks"
+    drawn = "tasks" if per_unit == 1 else f"blocks of up to {per_unit} tasks"
     return f"95 %, {measured.n_resamples} resamples of {drawn}"

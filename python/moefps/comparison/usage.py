@@ -140,7 +140,8 @@ def divergence_interval(
     total_a, total_b = a.sum(axis=0), b.sum(axis=0)
     found = float(js_divergence(shares(total_a), shares(total_b)))
     if found == 0:
-        return 0.0, 0.0
+        # Tasks that differ and cancel out tell nothing.
+        return 0.0, float(by_chance.any())
     without = js_divergence(shares(total_a - a), shares(total_b - b))
     size = (a + b).sum(axis=1)
     n_tasks = int((size > 0).sum())

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moefps._words import listed
 from moefps.errors import ArgumentError, DataError, ShapeError
 from moefps.io.npy import open_npy
 from moefps.io.npz import NpzArchive
 from moefps.io.paths import check_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy.typing as npt
 
@@ -176,8 +177,8 @@ def open_source(path: PathLike, scratch: Path) -> Source:
     layers = _layer_keys(archive)
     if not layers:
         raise ArgumentError(
-            f"{name}: holds {_listed(list(archive.headers))}; accepted: expert ids [T, L, k] as "
-            f"{_listed(NAMES['ids'])}, router logits [T, L, E] as {_listed(NAMES['logits'])}, or [T, E] for each "
+            f"{name}: holds {listed(list(archive.headers))}; accepted: expert ids [T, L, k] as "
+            f"{listed(NAMES['ids'])}, router logits [T, L, E] as {listed(NAMES['logits'])}, or [T, E] for each "
             "layer under its number"
         )
     blocks = [archive.open(key, kinds="f", ndim=(2,), layout="[T, E]") for key in layers.values()]
@@ -321,7 +322,3 @@ def check_offsets(numbers: npt.NDArray[Any], n_tokens: int, name: str, *, is_len
         i = int(np.argmax(np.diff(found) < 0))
         raise DataError(f"{name}: offset {i + 1} is {found[i + 1]:,} after {found[i]:,}; accepted: none that falls")
     return found
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from moefps.reporting.charts.figure import Figure
     from moefps.reporting.tables import PageTable
 
-__all__ = ["Block", "Content", "Section", "counted", "joined", "number_ranges", "short", "spanned"]
+__all__ = ["Block", "Content", "Section", "number_ranges", "short", "spanned"]
 
 Block: TypeAlias = str | Sequence[str]
 """A paragraph, or the points of a list; plain text, never HTML."""
@@ -83,17 +83,6 @@ class Content:
         )
 
 
-def counted(number: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    Examples
-    --------
-    >>> counted(1, "layer"), counted(1200, "token")
-    ('1 layer', '1,200 tokens')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def short(value: float) -> str:
     """Write a number with the digits that one reads.
 
@@ -121,18 +110,6 @@ def spanned(value: float, lo: float | None, hi: float | None, *, level: float | 
         return short(value)
     said = "" if level is None else f"{100 * level:.4g} %: "
     return f"{short(value)} ({said}{short(lo)} to {short(hi)})"
-
-
-def joined(words: Sequence[str], most: int = 8) -> str:
-    """Write words in a row, the first of many.
-
-    Examples
-    --------
-    >>> joined(["a", "b"]), joined(list("abcd"), 2)
-    ('a, b', 'a, b and 2 more')
-    """
-    said = ", ".join(words[:most])
-    return said if len(words) <= most else f"{said} and {len(words) - most:,} more"
 
 
 def number_ranges(numbers: Iterable[int]) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from moefps.reporting.content import Section, counted, joined, number_ranges, short, spanned
+from moefps._words import counted, listed
+from moefps.reporting.content import Section, number_ranges, short, spanned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,8 +69,8 @@ def _group_lines(judged: pl.DataFrame) -> list[str]:
         missed = tuple(rows.filter(~pl.col("met"))["metric"].to_list())
         alike.setdefault((rows.height, missed), []).append(str(group[0]))
     return [
-        f"{joined(groups, 20)}: {n_targets - len(missed)} of {n_targets}"
-        + (f"; missed: {joined(list(missed), 20)}" if missed else "")
+        f"{listed(groups, 20)}: {n_targets - len(missed)} of {n_targets}"
+        + (f"; missed: {listed(list(missed), 20)}" if missed else "")
         for (n_targets, missed), groups in alike.items()
     ]
 
@@ -141,7 +142,7 @@ def _listed(found: RoutingMetrics, metric: str, words: str) -> str | None:
         return f"No expert of any layer is {words}."
     number = int(some["value"].sum())
     if some.height <= _MOST_POINTS:
-        where = "; ".join(f"layer {row['layer']}: {joined(str(row['text']).split(', '))}" for row in some.to_dicts())
+        where = "; ".join(f"layer {row['layer']}: {listed(str(row['text']).split(', '))}" for row in some.to_dicts())
     else:
         where = f"in layers {number_ranges(some['layer'].to_list())}"
     return f"{counted(number, 'expert')} {words}: {where}."
@@ -188,14 +189,14 @@ def _undefined(found: RoutingMetrics) -> Iterator[str | list[str]]:
     points = []
     for reason, rows in empty.group_by("reason", maintain_order=True):
         names = rows["metric"].unique(maintain_order=True).to_list()
-        points.append(f"{joined(names)}: {reason[0]}")
+        points.append(f"{listed(names)}: {reason[0]}")
     if points:
         yield "These metrics have no value, which is not 0:"
         yield _cut(points, "reasons")
     partly = found.summary.filter(pl.col("mean").is_not_null(), pl.col("n_null") > 0)
     if partly.height:
         names = partly["metric"].unique(maintain_order=True).to_list()
-        yield f"Without a value in some layers, which are left out of the mean: {joined(names)}."
+        yield f"Without a value in some layers, which are left out of the mean: {listed(names)}."
 
 
 def _limits(found: RoutingMetrics) -> Iterator[str | list[str]]:
@@ -204,11 +205,11 @@ def _limits(found: RoutingMetrics) -> Iterator[str | list[str]]:
         yield "No intervals were asked for, so how much of a difference is chance cannot be told."
     elif not ci.get("given", True):
         reasons = found.summary["reason_ci"].drop_nulls().unique(maintain_order=True).to_list()
-        yield f"There are no intervals: {joined(reasons, 3)}." if reasons else "There are no intervals."
+        yield f"There are no intervals: {listed(reasons, 3)}." if reasons else "There are no intervals."
     outside = found.summary.filter((pl.col("mean") < pl.col("lo")) | (pl.col("mean") > pl.col("hi")))
     if outside.height:
         yield (
-            f"Outside their own intervals: {joined(outside['metric'].unique(maintain_order=True).to_list())}. Noise "
+            f"Outside their own intervals: {listed(outside['metric'].unique(maintain_order=True).to_list())}. Noise "
             "pushes such values one way, and the interval has that taken out."
         )
     per_expert = found.details.filter(pl.col("n_experts") > 0).select(pl.col("assignments") / pl.col("n_experts"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from moefps.reporting.content import Content, counted, joined
+from moefps._words import counted, listed
+from moefps.reporting.content import Content
 from moefps.reporting.tables import PageTable
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if summary.get("by") is not None:
         yield "groups by", str(summary["by"])
     groups = {name.removeprefix("count_"): n for name, n in summary.items() if name.startswith("count_")}
-    yield "tokens by group", joined([f"{name} {number:,}" for name, number in groups.items()], 40)
+    yield "tokens by group", listed([f"{name} {number:,}" for name, number in groups.items()], 40)
     yield from _left_out(summary)
     yield from _models(summary)
     for key in ("intervals", "seed"):
@@ -86,10 +87,10 @@ def _models(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _left_out(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for label, names in summary["left_out"].items():
         if names:
-            yield f"tasks of {label.upper()} without a partner, left out", joined([str(name) for name in names], 20)
+            yield f"tasks of {label.upper()} without a partner, left out", listed([str(name) for name in names], 20)
     alone = summary.get("tasks_without_response")
     if alone:
-        yield "tasks without a tool response", joined([str(name) for name in alone], 20)
+        yield "tasks without a tool response", listed([str(name) for name in alone], 20)
 
 
 def _tables(found: Comparison) -> list[PageTable]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from moefps.reporting.content import Content, counted, joined
+from moefps._words import counted, listed
+from moefps.reporting.content import Content
 from moefps.reporting.metric_words import metric_sections
 from moefps.reporting.tables import PageTable
 
@@ -65,7 +66,7 @@ def _facts(found: RoutingMetrics) -> Iterator[tuple[str, str]]:
             yield word, str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     if about.get("by") is not None:
         yield "by", str(about["by"])
-        yield "groups", joined([str(group) for group in about.get("groups", [])], 40)
+        yield "groups", listed([str(group) for group in about.get("groups", [])], 40)
     if about.get("tokens_without_group"):
         yield "tokens without a group, left out", f"{about['tokens_without_group']:,}"
     for key in ("shares", "convention", "capacity_factor", "targets"):
@@ -76,7 +77,7 @@ def _facts(found: RoutingMetrics) -> Iterator[tuple[str, str]]:
 
 def _said(value: Any) -> str:
     if isinstance(value, dict):
-        return joined([f"{name} {target}" for name, target in value.items()], 40)
+        return listed([f"{name} {target}" for name, target in value.items()], 40)
     return str(value)
 
 

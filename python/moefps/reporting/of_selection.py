@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from moefps.reporting.content import Content, Section, counted, joined, short
+from moefps._words import counted, listed
+from moefps.reporting.content import Content, Section, short
 from moefps.reporting.tables import PageTable
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _words(picks: pl.DataFrame, n_samples: int) -> Iterator[str | list[str]]:
         )
     if "label" in picks.columns:
         labels = picks["label"].drop_nulls().cast(pl.String, strict=False).unique(maintain_order=True).to_list()
-        yield f"They show {counted(len(labels), 'label')}: {joined(labels, 20)}."
+        yield f"They show {counted(len(labels), 'label')}: {listed(labels, 20)}."
     yield (
         "The radius shrinks with more picks whatever the samples are. Whether it is small is told by as many random "
         "picks: moefps select --evaluate."

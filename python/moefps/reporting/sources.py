@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moefps.comparison.reading import is_comparison, open_comparison
 from moefps.comparison.result import Comparison
@@ -23,6 +23,8 @@ from moefps.selection import Selection, select, typicality
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import polars as pl
+
     from moefps._typing import PathLike, Progress
     from moefps.reporting.content import Content
 
@@ -35,12 +37,27 @@ _ACCEPTED = (
 )
 
 
+class Picks(NamedTuple):
+    """Picks that were read from a file.
+
+    Attributes
+    ----------
+    table : polars.DataFrame
+        A row a pick.
+    name : str
+        The file.
+    """
+
+    table: pl.DataFrame
+    name: str
+
+
 def check_source(source: Any, n_select: int | None) -> Any:
     """Open what a report is of, before any work is done; paths are told apart by what they hold.
 
     Returns
     -------
-    Comparison, RoutingMetrics, Selection, Dump or (DataFrame of picks, name)
+    Comparison, RoutingMetrics, Selection, Dump or Picks
 
     Raises
     ------
@@ -50,7 +67,7 @@ def check_source(source: Any, n_select: int | None) -> Any:
         A path is nothing of ours, or damaged.
     """
     found = _open(source) if isinstance(source, str | os.PathLike) else source
-    if not isinstance(found, Comparison | RoutingMetrics | Selection | Dump | tuple):
+    if not isinstance(found, Comparison | RoutingMetrics | Selection | Dump | Picks):
         raise ArgumentError(
             f"source: got a {type(source).__name__}; accepted: a Comparison, RoutingMetrics, Selection, Dump, or a path"
         )
@@ -85,8 +102,8 @@ def read_content(found: Any, n_select: int | None, progress: Progress) -> Conten
         return selection_content(pick_table(found), source=f"{len(found.assignment):,}")
     if isinstance(found, Dump):
         return _dump_content(found, n_select, progress)
-    picks, name = found
-    return selection_content(picks, source=f"{int(picks['cluster_size'].sum()):,}", facts=[("source", name)])
+    n_samples = int(found.table["cluster_size"].sum())
+    return selection_content(found.table, source=f"{n_samples:,}", facts=[("source", found.name)])
 
 
 def _open(path: PathLike) -> Any:
@@ -98,7 +115,7 @@ def _open(path: PathLike) -> Any:
     if is_dump(given):
         return open_dump(path)
     if given.is_file() and given.suffix.lower()[1:] in FORMATS:
-        return read_picks(path), name
+        return Picks(read_picks(path), name)
     what = (
         "does not exist" if not given.exists() else f"is a {'folder' if given.is_dir() else 'file'} of something else"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moefps._progress import progress_callback
+from moefps._words import counted
 from moefps.errors import ArgumentError, DumpError
 from moefps.io.dump.checking import CHECKED, Rules, ValueChecks
 from moefps.io.dump.fingerprinting import FingerprintSet, compute_fingerprints, resolve_kind
@@ -114,8 +115,8 @@ class Dump:
 
     def __repr__(self) -> str:
         return (
-            f"Dump({_count(self.n_samples, 'sample')}, {_count(self.n_tokens, 'token')}, "
-            f"{_count(self.n_layers, 'layer')} of {_count(self.n_experts, 'expert')}, top-{self.top_k})"
+            f"Dump({counted(self.n_samples, 'sample')}, {counted(self.n_tokens, 'token')}, "
+            f"{counted(self.n_layers, 'layer')} of {counted(self.n_experts, 'expert')}, top-{self.top_k})"
         )
 
     @property
@@ -375,7 +376,3 @@ class Dump:
         if not -self.n_samples <= found < self.n_samples:
             raise ArgumentError(f"sample: {found}; accepted: 0 to {self.n_samples - 1}")
         return found % self.n_samples
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

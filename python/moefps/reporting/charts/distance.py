@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
+from moefps._words import counted
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.lines import interval_rows, span, tidy
-from moefps.reporting.charts.study import NO_PAIRS, counted
+from moefps.reporting.charts.study import NO_PAIRS
 from moefps.reporting.theme import GREY, PAIR_STYLES
 
 if TYPE_CHECKING:

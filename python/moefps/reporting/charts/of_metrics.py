@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
+from moefps._words import listed
 from moefps.metrics.registry import find_metric
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.lines import Key, curves, interval_rows, largest, layer_axis, legend_selection, span, tidy
-from moefps.reporting.charts.study import MOST_LINES, labels_of, listed, plain
+from moefps.reporting.charts.study import MOST_LINES, labels_of, plain
 from moefps.reporting.charts.usage import expert_axis, expert_map, map_size
 from moefps.reporting.theme import GREY, INK, styles_in_turn
 

@@ -7,9 +7,10 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from moefps._words import listed
 from moefps.reporting.charts.figure import Figure, make_figure
 from moefps.reporting.charts.lines import integer_ticks, largest, tidy
-from moefps.reporting.charts.study import labels_of, listed, plain
+from moefps.reporting.charts.study import labels_of, plain
 from moefps.reporting.theme import PAIR_STYLES, WIDTH
 
 __all__ = ["draw_clusters", "draw_labels", "draw_radius", "label_column"]

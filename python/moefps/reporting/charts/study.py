@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from moefps._words import listed
 from moefps.comparison.findings import dump_names
 from moefps.reporting.theme import PAIR_STYLES, Style, styles_in_turn
 
 if TYPE_CHECKING:
     from moefps.comparison import Comparison
 
-__all__ = ["MOST_LINES", "NO_PAIRS", "Study", "counted", "labels_of", "listed", "plain", "signed"]
+__all__ = ["MOST_LINES", "NO_PAIRS", "Study", "labels_of", "plain", "signed"]
 
 NO_PAIRS = "only comparisons of pairs have tool responses and solutions"
 MOST_LINES = 9
@@ -59,17 +60,6 @@ def signed(value: float, digits: str = ".3f", *, plus: bool = False) -> str:
     ('0.500', '+0.012')
     """
     return f"{value:{'+' if plus else ''}{digits}}".replace("-", "\N{MINUS SIGN}")
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    Examples
-    --------
-    >>> counted(1, "task"), counted(1200, "token")
-    ('1 task', '1,200 tokens')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def labels_of(names: Iterable[Any], words: Mapping[Any, str] | None = None) -> dict[Any, str]:
@@ -243,13 +233,6 @@ class Study:
         """Give the looks of groups: the same in every chart."""
         of = PAIR_STYLES if self.is_of_pairs else self._looks
         return [of[name] for name in groups]
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Name a few, and say how many more there are."""
-    if len(names) <= most + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def _tail(path: str, longest: int = 48) -> str:
