@@ -9,10 +9,12 @@ from functools import partial
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pytest
 
 import moefps
 from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
+from moefps.comparison import reduction
 from support import refused
 
 LENGTHS = (5, 3, 6)
@@ -37,7 +39,7 @@ def plain(path, *, seed=0, lengths=LENGTHS, samples=None, tokens=None, ids=None,
     rng = np.random.default_rng(seed)
     drawn, weights = random_routing(rng, sum(lengths), (6, 6), 2)
     given = {"expert_weights": weights, "n_experts": 6, "samples": samples, "tokens": tokens, **options}
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = np.cumsum((0, *lengths))
     return moefps.write_dump(path, expert_ids=drawn if ids is None else ids, offsets=offsets, **given)
 
 
@@ -248,6 +250,44 @@ def test_dumps_of_the_same_texts_are_joined_row_by_row(tmp_path):
     assert "By `domain`, mean TV over layers, the largest first: code (0.0000" in found.findings
     assert found.summary["usage_beyond_chance"] == {"n_layers": 0, "n_layers_tested": 2}
     assert "differs in none of 2 layers" in found.findings
+    # What is said of all tokens is said though a table of groups is not to have them.
+    fewer = moefps.compare(a, b, by="domain", n_resamples=20, groups=["law"])
+    assert fewer.layer_joint_metrics["group"].to_list() == ["law"] * 2
+    assert fewer.summary["usage_beyond_chance"] == found.summary["usage_beyond_chance"]
+
+
+def test_the_order_of_tasks_does_not_matter(tmp_path):
+    """Tasks are joined by name, and the same are drawn, whichever dump comes first."""
+    samples = pl.DataFrame({"id": ["x", "y", "z"], "domain": ["law", "code", "law"]})
+    a = plain(tmp_path / "a", samples=samples)
+    b = plain(tmp_path / "b", seed=1, lengths=LENGTHS[::-1], samples=samples[::-1])
+    one, other = moefps.compare(a, b, by="domain", n_resamples=30), moefps.compare(b, a, by="domain", n_resamples=30)
+    assert one.layer_metrics["tv"].max() > 0.1
+    names = ["layer", "group", "count", "tv", "tv_lo", "tv_hi", "js_hi", "jaccard_lo"]
+    assert one.layer_metrics.select(names).equals(other.layer_metrics.select(names))
+    assert one.expert_usage["delta_u_hi"].to_list() == (-other.expert_usage["delta_u_lo"]).to_list()
+    means = [row["tv"] for row in one.summary["top_tv_groups"]]
+    assert means == sorted(means, reverse=True) != sorted(means)
+
+
+def test_many_small_groups_have_intervals_though_blocks_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(reduction, "MOST_UNITS", 5)
+    samples = pl.DataFrame({"domain": [f"d{i // 2}" for i in range(12)]})
+    a, b = (plain(tmp_path / name, seed=i, lengths=(4,) * 12, samples=samples) for i, name in enumerate("ab"))
+    found = moefps.compare(a, b, by="domain", n_resamples=100)
+    assert found.summary["intervals"] == "95 %, 100 resamples of blocks of up to 3 tasks"
+    assert found.layer_metrics["tv_lo"].null_count() == 0
+    # Few tasks make wide intervals, but not of what cannot be.
+    for name, least, most in (("delta_u", -1, 1), ("u_a", 0, 1)):
+        values = found.expert_usage.select(cs.starts_with(name)).to_numpy()
+        assert np.nanmin(values) >= least, name
+        assert np.nanmax(values) <= most, name
+    assert found.layer_metrics["entropy_diff_hi"].max() <= np.log(2)
+
+
+def test_dumps_without_samples(tmp_path):
+    a, b = (plain(tmp_path / name, lengths=()) for name in "ab")
+    refused(moefps.DataError, lambda: moefps.compare(a, b), "a: has no samples; accepted: dumps with at least one")
 
 
 def test_tokens_that_no_layer_routes_in_both(tmp_path):

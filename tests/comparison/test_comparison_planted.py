@@ -11,6 +11,7 @@ import pytest
 
 import moefps
 from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
+from moefps.comparison import comparing, distances, reduction
 
 E, K = 32, 4
 
@@ -102,7 +103,7 @@ def test_a_trend_with_distance_is_found(tmp_path):
     assert "Within tasks it rises: +0.0" in found.findings
 
 
-def test_the_slope_of_a_trend_is_that_of_the_tasks_whatever_their_levels(tmp_path):
+def test_the_slope_of_a_trend_is_that_of_the_tasks_whatever_their_levels(tmp_path, monkeypatch):
     """TV grows by 0.02 with every doubling of the distance, from a level that is higher for short solutions."""
     sizes = [12, 15, 20, 25, 30, 60, 90]
     records = [make_record(np.random.default_rng(i), f"T/{i}", canonical=n) for i, n in enumerate(sizes)]
@@ -113,13 +114,21 @@ def test_the_slope_of_a_trend_is_that_of_the_tasks_whatever_their_levels(tmp_pat
         return [0, 1], [0.5 + by, 0.5 - by] if condition == "assisted" else [0.5, 0.5]
 
     routing = [planted(records, condition, choose) for condition in ("agentic", "assisted")]
-    found = moefps.compare(*both(tmp_path, records, *routing), n_resamples=100)
+    dumps = both(tmp_path, records, *routing)
+    found = moefps.compare(*dumps, n_resamples=100)
     trend = found.summary["distance_trend"]
     # Over all tasks it falls, as those that reach far differ least.
     assert trend["to"]["tv"] < trend["from"]["tv"]
     for end in ("", "_lo", "_hi"):
         assert trend[f"tv_slope{end}"] == pytest.approx(0.02, abs=1e-6)
     assert "Within tasks it rises: +0.0200 with every doubling of the distance" in found.findings
+    # Tasks have their own levels even where blocks of them are drawn, and where not all fit into memory at a time.
+    monkeypatch.setattr(reduction, "MOST_UNITS", 3)
+    monkeypatch.setattr(distances, "MOST_BYTES", 1)
+    blocks = moefps.compare(*dumps, n_resamples=100).summary["distance_trend"]
+    for end in ("", "_lo", "_hi"):
+        assert blocks[f"tv_slope{end}"] == pytest.approx(0.02, abs=1e-6)
+    assert blocks["to"] == trend["to"]
 
 
 def far_from_response(record, position):
@@ -281,8 +290,6 @@ def test_layers_of_other_sizes_and_passive_experts(tmp_path):
 
 
 def test_memory_is_cut_by_layers_and_tasks_without_a_difference(world, monkeypatch):
-    from moefps.comparison import comparing, reduction
-
     _, _, (a, b, pairs) = world
     whole = moefps.compare(a, b, pairs, n_resamples=30)
     monkeypatch.setattr(comparing, "layer_chunks", lambda *_: [[0], [1]])

@@ -99,6 +99,13 @@ def test_tokens_of_one_condition_are_counted_and_their_usage_told(tmp_path):
     assert schema["usage_entropy_a"] > 0
     assert schema["usage_entropy_b"] is None
     assert schema["usage_tv"] is None
+    weights = np.zeros(6)
+    for record, groups in zip(reference.tasks, reference.groups, strict=True):
+        for position in groups["tool_schema"]:
+            for expert, share in reference.a[record["task_id"], position][0]["shares"].items():
+                weights[expert] += share
+    assert schema["top1_share_a_weighted"] == pytest.approx(max(weights) / weights.sum())
+    assert schema["top1_share_a_weighted"] != pytest.approx(schema["top1_share_a"])
     assert found.summary["one_sided"] == {"tool_schema": "a", "tool_call": "a", "user_prompt": "a"}
 
 

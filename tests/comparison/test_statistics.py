@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from moefps import ArgumentError
-from moefps.comparison import association, correlating, jackknife, resampling, usage
+from moefps.comparison import association, correlating, jackknife, measures, products, resampling, usage
 
 RNG = np.random.default_rng(5)
 
@@ -38,10 +38,66 @@ def test_what_rounding_leaves_of_equal_values_is_no_correlation():
     assert association.spearman(np.array([0.1 + 0.2, 0.3, 1.0]), np.array([0.0, 0.0, 1.0])) == pytest.approx(1.0)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_q_values_are_those_of_scipy(p):
-    found = association.benjamini_hochberg(np.array(p))
-    np.testing.assert_allclose(found, scipy.stats.false_discovery_control(p), atol=1e-12)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 5))
+def test_q_values_are_those_of_scipy(p, n_untested):
+    """Layers without a test do not make the others' stricter."""
+    values = RNG.permutation([*p, *[np.nan] * n_untested])
+    tested = ~np.isnan(values)
+    found = association.benjamini_hochberg(values)
+    np.testing.assert_allclose(found[tested], scipy.stats.false_discovery_control(values[tested]), atol=1e-12)
+    assert np.isnan(found[~tested]).all()
+
+
+@pytest.mark.parametrize("shape", [(30, 700, 50), (3, 5, 4), (1, 4096, 7), (200, 300, 400)])
+def test_products_in_pieces_are_products(shape):
+    n_rows, depth, n_columns = shape
+    a, b = RNG.normal(size=(n_rows, depth)), RNG.normal(size=(depth, n_columns))
+    np.testing.assert_allclose(products.product(a, b), a @ b, atol=1e-11)
+
+
+def test_ties_of_the_test_of_signs_count_as_as_large():
+    """Of 16 flips of equal products, two give the largest sum; sums in another order must not fall short of it."""
+    x = np.array([[0.1, 0.2, 0.3, 0.4]])
+    y = 0.1 / x
+    found = association.sign_flip_p(x, y, n_resamples=20_000, seed=1)
+    assert found[0] == pytest.approx(2 / 16, abs=0.01)
+
+
+def test_the_covariance_of_noise_is_that_of_many_draws():
+    """The sums of squares and of products of two correlated noises, against draws of them."""
+    rng = np.random.default_rng(8)
+    tasks = rng.normal(size=(40, 2, 3)) * [1.0, 2.0, 0.5]
+    tasks[:, 1] += 0.8 * tasks[:, 0]
+    delta = np.array([[1.0, -2.0, 1.0], [0.5, 0.5, -1.0]])
+    found = correlating.find_moments(delta, [tasks[:, 0], tasks[:, 1]], 40)
+    signs = rng.normal(size=(200_000, 40))
+    x, y = (signs @ tasks[:, side] / np.linalg.norm(delta[side]) for side in range(2))
+    sums = np.stack([(x * x).sum(axis=1), (y * y).sum(axis=1), (x * y).sum(axis=1)])
+    np.testing.assert_allclose(found.noise, np.cov(sums), rtol=0.05)
+    np.testing.assert_allclose(found.sums, [1, 1, found.r] - sums.mean(axis=1), rtol=0.02)
+
+
+def test_a_difference_of_means_over_layers_is_resampled_as_one():
+    """Docstrings against the rest: both means of the same draws, each layer counting as much as any other."""
+    rng = np.random.default_rng(9)
+    counts = rng.integers(1, 9, size=(2, 12, 3)) * np.array([1, 4, 9])
+    sums = counts * rng.random(counts.shape)
+    sums[1] += 0.7 * sums[0]
+    taken = resampling.resample_tasks(12, 300, seed=0)
+    means = [measures.mean_over_layers(of, count, taken) for of, count in zip(sums, counts, strict=True)]
+    value, lo, hi = measures.with_interval(means[1].less(means[0]))
+
+    def difference(weights):
+        one, other = ((weights @ of / (weights @ count)).mean() for of, count in zip(sums, counts, strict=True))
+        return other - one
+
+    everything = np.ones(12)
+    assert value == pytest.approx(difference(everything))
+    without = [difference(everything - one) for one in np.eye(12)]
+    half = jackknife.student_t(12) * np.sqrt(11 / 12 * ((np.array(without) - value) ** 2).sum())
+    ends = np.quantile([difference(weights) for weights in taken], [0.025, 0.975])
+    stretch = max(1.0, 2 * half / np.ptp(ends))
+    assert (lo, hi) == pytest.approx(tuple(value + stretch * (ends - value)))
 
 
 def test_the_test_of_signs_counts_every_flip():
@@ -192,6 +248,11 @@ def test_exchanging_halves_shows_what_chance_makes():
     assert usage.divergence_interval(a, b, halves, divergences)[0] == 0
     shifted = usage.exchanged_distances(a, np.roll(b, 8, axis=-1), halves)[0]
     assert shifted.mean() < 0.5 * usage.total_variation(u, np.roll(u, 8))
+    # Tasks that differ and cancel out tell nothing of how much there would be over others.
+    a = np.array([[10.0, 0.0], [0.0, 10.0]])
+    halves = usage.exchanged_halves(2, 20, seed=0)
+    for b, expected in ((a[::-1], (0, 1)), (a, (0, 0))):
+        assert usage.divergence_interval(a, b, halves, usage.exchanged_distances(a, b, halves)[1]) == expected
 
 
 def test_refusals():

@@ -238,6 +238,7 @@ def test_wrong_sources_and_places_are_refused_and_leave_nothing(found, tmp_path,
     refused(moefps.FileError, report(folder / "tables" / "layer_metrics.csv"), "has no column rank")
     refused(moefps.DumpError, report(writing), "is half-written")
     refused(moefps.ArgumentError, report(3), "source: got a int; accepted: a Comparison")
+    refused(moefps.ArgumentError, report((1, 2)), "source: got a tuple; accepted: a Comparison")
     refused(moefps.ArgumentError, report(found, n_select=3), "n_select: 3, but the source is no dump")
     refused(moefps.ArgumentError, report(DUMP, n_select=9), "n_select: 9; accepted: 1 to 8")
     refused(moefps.ArgumentError, report(DUMP, n_select=2.5), "n_select: 2.5; accepted: 1 to 8")

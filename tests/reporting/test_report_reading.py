@@ -89,6 +89,24 @@ def test_what_is_no_comparison_is_refused(found, tmp_path):
     )
 
 
+def test_a_damaged_summary_is_refused(found, tmp_path):
+    folder = found.write(tmp_path / "out")
+
+    def opened(summary):
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return lambda: moefps.open_comparison(folder)
+
+    # The findings do not need these.
+    needless = {"models", "captured", "n_resamples", "tasks_per_unit", "seed", "tool_versions"}
+    for key in found.summary:
+        if key == "count_all" or not (key in needless or key.startswith("count_")):
+            without = {name: value for name, value in found.summary.items() if name != key}
+            refused(moefps.FileError, opened(without), f"summary.json has no {key}; accepted")
+    refused(moefps.FileError, opened({**found.summary, "n_tasks": "many"}), "says n_tasks 'many'; accepted: a whole")
+    refused(moefps.FileError, opened({**found.summary, "top_tv_layers": 3}), r"summary.json is damaged \(TypeError")
+    refused(moefps.FileError, opened({**found.summary, "left_out": []}), r"summary.json is damaged \(AttributeError")
+
+
 @pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
 @pytest.mark.parametrize("by", [None, "domain", "number"])
 def test_metrics_come_back_as_they_were(by, file_format, tmp_path):
