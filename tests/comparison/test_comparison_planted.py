@@ -135,8 +135,9 @@ def far_from_response(record, position):
     return position - (max(end for kind, _, _, end in record["segments"] if kind == "tool_response") - 1)
 
 
-def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path):
-    """In layer 0 both groups lose what expert e loses; layers from 1 on are noise, under uneven load."""
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path, sign):
+    """In layer 0 the solution loses what the answer loses, or gains it; the others are noise, under uneven load."""
     rng = np.random.default_rng(4)
     records = [make_record(rng, f"T/{i}", canonical=60, stub=40) for i in range(30)]
     n_layers = 12
@@ -147,7 +148,8 @@ def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path):
         rows = list(rows_of(records, condition))
         scores = rng.gumbel(size=(len(rows), n_layers, E)) + base
         if condition == "assisted":
-            scores[:, 0] += shift
+            in_solution = [position in records[i]["canonical_positions"] for i, position, _ in rows]
+            scores[:, 0] += np.where(in_solution, sign, 1)[:, np.newaxis] * shift
         ids = np.argsort(-scores, axis=2)[:, :, :K].astype(np.int16)
         return ids, np.sort(rng.random(ids.shape), axis=2)[:, :, ::-1].astype(np.float32)
 
@@ -156,7 +158,8 @@ def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path):
     summary = found.tool_expert_leakage_summary
     first = summary.row(0, named=True)
     assert first["layer"] == 0
-    assert first["r_lo"] > 0.7
+    assert sign * first["r"] > 0.7
+    assert min(sign * first["r_lo"], sign * first["r_hi"]) > 0.5
     # Where there is no shift, r is of noise, and says nothing.
     assert (summary["r_hi"] - summary["r_lo"]).tail(-1).mean() > 1.8
     assert first["q"] < 0.05
@@ -164,8 +167,9 @@ def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path):
     used = found.layer_joint_metrics.filter(pl.col("group") == "all")
     # Where nothing is shifted, the observed TV is what exchanging the conditions gives.
     assert (used["usage_tv"] / used["usage_tv_null"]).tail(-1).is_between(0.75, 1.3).all()
-    assert used["usage_tv"][0] > 3 * used["usage_tv_null"][0]
-    assert used["usage_js_lo"][0] > 0
+    if sign > 0:
+        assert used["usage_tv"][0] > 3 * used["usage_tv_null"][0]
+        assert used["usage_js_lo"][0] > 0
     assert "in 1 of 12 layers (q < 0.05). In all of these the interval of r leaves 0 out" in found.findings
 
 
@@ -302,3 +306,14 @@ def test_memory_is_cut_by_layers_and_tasks_without_a_difference(world, monkeypat
     assert coarse.summary["tasks_per_unit"] == 3
     assert coarse.summary["intervals"] == "95 %, 30 resamples of blocks of up to 3 tasks"
     assert coarse.layer_metrics["tv"].to_list() == pytest.approx(whole.layer_metrics["tv"].to_list())
+
+
+def test_the_largest_differences_of_many_experts(tmp_path):
+    rng = np.random.default_rng(12)
+    records = [make_record(rng, f"T/{i}") for i in range(3)]
+    sides = [random_routing(rng, len(list(rows_of(records, c))), (90, 70), 8) for c in ("agentic", "assisted")]
+    found = moefps.compare(*both(tmp_path, records, *sides, n_experts=(90, 70)), n_resamples=0)
+    assert found.expert_usage.height == 160
+    assert found.top_experts_by_layer["rank"].to_list() == [*range(1, 65)] * 2
+    largest = found.expert_usage["delta_u"].abs().sort(descending=True).head(64)
+    assert found.top_experts_global["delta_u"].abs().to_list() == pytest.approx(largest.to_list())

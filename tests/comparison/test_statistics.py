@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from moefps import ArgumentError
-from moefps.comparison import association, correlating, jackknife, measures, products, resampling, usage
+from moefps.comparison import association, correlating, jackknife, joint, measures, products, resampling, usage
 
 RNG = np.random.default_rng(5)
 
@@ -55,12 +55,25 @@ def test_products_in_pieces_are_products(shape):
     np.testing.assert_allclose(products.product(a, b), a @ b, atol=1e-11)
 
 
-def test_ties_of_the_test_of_signs_count_as_as_large():
-    """Of 16 flips of equal products, two give the largest sum; sums in another order must not fall short of it."""
-    x = np.array([[0.1, 0.2, 0.3, 0.4]])
-    y = 0.1 / x
-    found = association.sign_flip_p(x, y, n_resamples=20_000, seed=1)
-    assert found[0] == pytest.approx(2 / 16, abs=0.01)
+def test_what_is_equal_but_for_rounding_counts_as_as_large():
+    """Of 16 flips, none and all give the sum that was observed, added up in whatever order."""
+    x, y = RNG.normal(size=(2, 60, 4))
+    assert association.sign_flip_p(x, y, n_resamples=5000, seed=1).min() > 0.1
+
+
+def test_a_correlation_is_known_from_the_tasks_of_the_smaller_group():
+    rng = np.random.default_rng(3)
+    counts = rng.integers(1, 9, size=(2, 2, 10, 5)).astype(float)
+    counts[1, :, 4:] = 0
+    groups = {
+        name: joint.GroupUsage((of[0], of[1]), None, n_units)
+        for name, of, n_units in (("tool", counts[0], 10), ("canonical", counts[1], 4))
+    }
+    draws = joint.Resamples(resampling.resample_tasks(10, 20, seed=0), usage.exchanged_halves(10, 20, seed=0))
+    for pair in (("tool", "canonical"), ("canonical", "tool")):
+        found = joint.measure_layer(groups, [], whole="all", leakage=pair, draws=draws)
+        assert found.moments is not None
+        assert found.moments.n_tasks == 4
 
 
 def test_the_covariance_of_noise_is_that_of_many_draws():
