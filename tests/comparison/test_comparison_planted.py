@@ -11,7 +11,7 @@ import pytest
 
 import moefps
 from comparison.worlds import make_record, random_routing, rows_of, write_condition, write_pairs
-from moefps.comparison import comparing, distances, reduction
+from moefps.comparison import distances, measuring, reduction
 
 E, K = 32, 4
 
@@ -296,7 +296,7 @@ def test_layers_of_other_sizes_and_passive_experts(tmp_path):
 def test_memory_is_cut_by_layers_and_tasks_without_a_difference(world, monkeypatch):
     _, _, (a, b, pairs) = world
     whole = moefps.compare(a, b, pairs, n_resamples=30)
-    monkeypatch.setattr(comparing, "layer_chunks", lambda *_: [[0], [1]])
+    monkeypatch.setattr(measuring, "layer_chunks", lambda *_: [[0], [1]])
     monkeypatch.setattr(reduction, "_ROWS", 7)
     cut = moefps.compare(a, b, pairs, n_resamples=30, n_threads=1)
     for name, table in whole.tables.items():

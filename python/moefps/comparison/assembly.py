@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from moefps._typing import Progress
     from moefps.comparison.joint import LayerUsage
-    from moefps.comparison.measured import Measured
+    from moefps.comparison.measuring import Measured
     from moefps.kernels import RoutingCounts
 
 __all__ = ["assemble"]

@@ -16,7 +16,7 @@ from moefps.comparison.reduction import has_shares
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from moefps.comparison.measured import Measured
+    from moefps.comparison.measuring import Measured
 
 __all__ = ["summarise"]
 
