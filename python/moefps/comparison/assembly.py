@@ -80,7 +80,7 @@ def _joint_table(measured: Measured, places: dict[str, int]) -> pl.DataFrame:
             sizes = [int(of[place, layer]) for of in of_sides]
             row = found.rows.get(name)
             if row is None:
-                row = _one_sided(measured, place, layer)
+                row = _own_usage(measured, place, layer)
             counted = {"N_both": int(both[place, layer]), "N_a": sizes[0], "N_b": sizes[1]}
             rows.append({"layer": layer, "group": name, **counted, **row})
     schema: dict[str, Any] = {"layer": pl.Int64, "group": pl.String}
@@ -94,7 +94,7 @@ def _tokens_of(side: RoutingCounts | None, both: npt.NDArray[Any], measured: Mea
     return both if side is None else measured.match.grouping.add_up(side.tokens, axis=0)
 
 
-def _one_sided(measured: Measured, place: int, layer: int) -> dict[str, float]:
+def _own_usage(measured: Measured, place: int, layer: int) -> dict[str, float]:
     """Describe the usage of a group that has no token in both dumps: each by its own tokens."""
     width = measured.n_experts[layer]
     nothing = np.full(width, np.nan)

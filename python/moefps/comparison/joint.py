@@ -135,7 +135,7 @@ def measure_layer(
         found.experts = _experts(groups[whole], draws)
     if leakage is not None and all(name in groups for name in leakage):
         pair = [groups[name] for name in leakage]
-        found.delta = np.stack([_delta(*_totals(group.counts)) for group in pair])
+        found.delta = np.stack([np.subtract(*_totals(group.counts)) for group in pair])
         found.r = float(pearson(found.delta[0], found.delta[1]))
         n_units = min(group.n_units for group in pair)
         if draws is not None and not np.isnan(found.r) and n_units > 1:
@@ -196,10 +196,6 @@ def _experts(group: GroupUsage, draws: Resamples | None) -> dict[str, npt.NDArra
 def _totals(sides: tuple[Float64Array, Float64Array]) -> tuple[Float64Array, Float64Array]:
     """Give the usage over all units, [E], of both conditions."""
     return shares(sides[0].sum(axis=0)), shares(sides[1].sum(axis=0))
-
-
-def _delta(u: Float64Array, v: Float64Array) -> Float64Array:
-    return u - v
 
 
 def _influences(sides: tuple[Float64Array, Float64Array]) -> Float64Array:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -246,5 +247,6 @@ def _task_of_stem(stem: str, tasks: Sequence[str]) -> str:
     return like[0] if len(like) == 1 else stem
 
 
+@lru_cache(maxsize=1 << 16)
 def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", name)

@@ -10,12 +10,12 @@
 
   // Formatters are slow to make and quick to use: one for each number of decimals.
   const formats = new Map();
-  const grouped = (value, least, most) => {
-    if (!formats.has(most)) {
-      const digits = { minimumFractionDigits: least, maximumFractionDigits: most };
-      formats.set(most, new Intl.NumberFormat("en", digits));
+  const grouped = (value, decimals) => {
+    if (!formats.has(decimals)) {
+      const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+      formats.set(decimals, new Intl.NumberFormat("en", digits));
     }
-    return formats.get(most).format(value);
+    return formats.get(decimals).format(value);
   };
 
   const readJson = (element) => JSON.parse(element.textContent);
@@ -31,7 +31,7 @@
     if (column.kind === "truth") return TRUTH.get(value);
     if (column.kind === "text") return value;
     if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-    if (column.kind === "integer") return withMinus(grouped(value, 0, 0));
+    if (column.kind === "integer") return withMinus(grouped(value, 0));
     return withMinus(numeral(value, column.decimals));
   };
 
@@ -40,11 +40,11 @@
     const size = Math.abs(value);
     if (decimals === null) {
       if (size === 0) return "0";
-      if (size >= 1000) return grouped(value, 0, 0);
+      if (size >= 1000) return grouped(value, 0);
       if (size < 0.0001) return value.toExponential(1);
       return size >= 1 ? value.toPrecision(4) : value.toFixed(4);
     }
-    const fixed = grouped(value, decimals, decimals);
+    const fixed = grouped(value, decimals);
     return size > 0 && !/[1-9]/.test(fixed) ? value.toExponential(1) : fixed;
   };
 
@@ -114,7 +114,7 @@
       for (const row of shown) part.append(rowElement(row));
       body.replaceChildren(part);
       showAll.hidden = shown.length === order.length;
-      const count = (number) => grouped(number, 0, 0);
+      const count = (number) => grouped(number, 0);
       const isLast = order.length <= most + SHOWN_MORE;
       showAll.textContent = isLast ? `Show all ${count(order.length)} rows` : `Show ${count(SHOWN_MORE)} more rows`;
       const words = [];
