@@ -53,6 +53,9 @@ def test_a_folder_and_what_is_said_of_it(dumps, cli):
     cli(*command, "--overwrite", "--format", "parquet", "--no-figures")
     assert sorted(path.name for path in Path("out").iterdir()) == ["findings.md", "summary.json", "tables"]
     assert pl.read_parquet("out/tables/leakage_vs_distance.parquet").height == 10
+    same = cli("compare", "agentic.dump", "agentic.dump", *command[3:], "--overwrite", "--no-figures").stdout
+    assert "mean TV is 0 in every layer" in same
+    assert "the Jaccard index is 1 in every layer" in same
 
 
 def test_figures_by_the_names_promised(dumps, cli):

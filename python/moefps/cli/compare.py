@@ -125,14 +125,18 @@ def _report(summary: Mapping[str, Any], output: str) -> None:
         f"{output}: {counted(summary['n_tasks'], 'task')}, {counted(summary['count_all'], 'token')} compared, "
         f"{counted(summary['n_layers'], 'layer')}"
     )
-    for key, name, words in (
-        ("top_tv_layers", "tv", "mean TV is largest in"),
-        ("low_jaccard_layers", "jaccard", "mean Jaccard index is lowest in"),
-        ("top_r_layers", "r", "correlation of the tool's answer and the solution is largest in"),
+    for key, name, same, words in (
+        ("top_tv_layers", "tv", 0.0, "mean TV is largest in"),
+        ("low_jaccard_layers", "jaccard", 1.0, "mean Jaccard index is lowest in"),
+        ("top_r_layers", "r", None, "correlation of the tool's answer and the solution is largest in"),
     ):
-        if summary[key]:
-            said = ", ".join(f"layer {row['layer']} ({row[name]:.3f})" for row in summary[key][:3])
+        # A layer where nothing differs is not where it differs most.
+        rows = [row for row in summary[key] if row[name] != same]
+        if rows:
+            said = ", ".join(f"layer {row['layer']} ({row[name]:.3f})" for row in rows[:3])
             click.echo(f"  {words} {said}")
+        elif summary[key]:
+            click.echo(f"  {'mean TV is 0' if name == 'tv' else 'the Jaccard index is 1'} in every layer")
     nothing = [name for name, side in summary["one_sided"].items() if side is not None]
     if nothing:
         click.echo(f"  no token to compare in {', '.join(nothing)}")

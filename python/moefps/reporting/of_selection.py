@@ -73,7 +73,7 @@ def _words(picks: pl.DataFrame, n_samples: int) -> Iterator[str | list[str]]:
         common = int((picks["typicality"] >= _COMMON).sum())
         yield (
             f"Among the picks, {rare} of the rarest tenth of all samples and {common} of the commonest quarter; random "
-            f"picks would have about {short(picks.height / 10)} and {short(picks.height / 4)}."
+            f"picks would have about {picks.height / 10:.2g} and {picks.height / 4:.2g}."
         )
     if "label" in picks.columns:
         labels = picks["label"].drop_nulls().cast(pl.String, strict=False).unique(maintain_order=True).to_list()
