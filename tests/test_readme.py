@@ -32,7 +32,7 @@ FENCE = re.compile(
 )
 # Commands that set up a machine or a checkout. `make test` runs the second, and cannot run inside itself.
 NOT_RUN = re.compile(r"(make|pip|cargo|git|cd) ")
-TIME = re.compile(r"\b[\d.,]+ (?:µs|ms|s|seconds?|minutes?|hours?|days?|tokens/s)\b")
+TIME = re.compile(r"\b(?:(?:about|less than) )?[\d.,]+ (?:µs|ms|s|seconds?|minutes?|hours?|days?|tokens/s)\b")
 RATIO = re.compile(r"\b[\d.,]+x")
 DECIMAL = re.compile(r"\d[\d,]*\.\d+")
 MODEL = "models/demo-moe"

@@ -170,7 +170,8 @@ def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path, 
     if sign > 0:
         assert used["usage_tv"][0] > 3 * used["usage_tv_null"][0]
         assert used["usage_js_lo"][0] > 0
-    assert "in 1 of 12 layers (q < 0.05). In all of these the interval of r leaves 0 out" in found.findings
+    assert "In 1 of 12 layers the shifts of experts" in found.findings
+    assert "(q < 0.05). In all of these the interval of r leaves 0 out" in found.findings
 
 
 @pytest.fixture(scope="module")

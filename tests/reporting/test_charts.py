@@ -20,7 +20,7 @@ from moefps.reporting.charts.levels import draw_levels
 from moefps.reporting.charts.lines import integer_ticks, interval_rows
 from moefps.reporting.charts.study import Study
 from moefps.reporting.charts.usage import draw_usage
-from moefps.reporting.figures import comparison_charts, left_out_figures
+from moefps.reporting.figures import comparison_charts, left_out_figures, selection_charts
 from reporting.studies import compare_pairs, compare_rows
 
 CURVES = {"tv_curve": "tv", "A1_tv_curves": "tv", "B1_jaccard": "jaccard", "js_curve": "js"}
@@ -296,3 +296,25 @@ def test_labels_cover_neither_points_nor_each_other():
             assert not any(boxes[-1].meets(Box(px, py, px, py)) for px, py in points)
     assert 2 <= len(boxes) < 21
     assert not any(a.meets(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_axes_of_counts_have_whole_numbers_once(figures):
+    """Also where the largest is 1, of which vega would make 0, 1, 1 by itself."""
+    picks = {"rank": [1, 2], "index": [4, 7], "radius": [0.5, 0.0], "cluster_size": [1, 1], "label": ["a", "b"]}
+    of_picks = selection_charts(pl.DataFrame(picks))
+    for figure, channel, field in (
+        (of_picks["cluster_sizes"], "y", "cluster_size"),
+        (of_picks["picks_by_label"], "x", "picks"),
+        (figures["leakage_vs_distance"], "y", "count"),
+    ):
+        found = [of for of in encodings(figure.spec(), channel) if of["field"] == field]
+        assert found, field
+        for values in (of["axis"]["values"] for of in found):
+            assert values == sorted({int(value) for value in values})
+
+
+def test_a_map_of_differences_says_how_many_are_sure(study, figures):
+    there = study.expert_usage.filter(pl.col("delta_u_lo").is_not_null())
+    sure = there.filter((pl.col("delta_u_lo") > 0) | (pl.col("delta_u_hi") < 0)).height
+    said = f"leaves 0 out for {sure} of {there.height}; without any difference it would for about"
+    assert said in figures["usage_delta_heatmap"].caption

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
 
-__all__ = ["can_draw_bars", "duration", "emit_frame", "emit_record", "one_line", "print_table", "sparkline"]
+__all__ = ["SHORTEST", "can_draw_bars", "duration", "emit_frame", "emit_record", "one_line", "print_table", "sparkline"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PIPE_WIDTH = 1000
+SHORTEST = 0.001
+"""Seconds below which it does not matter how many."""
 
 
 def emit_record(record: Mapping[str, Any], output_format: str) -> None:
@@ -112,7 +114,7 @@ def duration(seconds: float) -> str:
     ('12 ms', '75 s', '2.3 days')
     """
     if seconds < 1:
-        return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "less than 1 ms"
+        return f"{1000 * seconds:.0f} ms" if seconds >= SHORTEST else "less than 1 ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -133,7 +133,7 @@ def _report(summary: Mapping[str, Any], output: str) -> None:
         # A layer where nothing differs is not where it differs most.
         rows = [row for row in summary[key] if row[name] != same]
         if rows:
-            said = ", ".join(f"layer {row['layer']} ({row[name]:.3f})" for row in rows[:3])
+            said = ", ".join(f"layer {row['layer']} ({_short(row[name])})" for row in rows[:3])
             click.echo(f"  {words} {said}")
         elif summary[key]:
             click.echo(f"  {'mean TV is 0' if name == 'tv' else 'the Jaccard index is 1'} in every layer")
@@ -144,6 +144,10 @@ def _report(summary: Mapping[str, Any], output: str) -> None:
         if names:
             click.echo(f"  left out of {label.upper()}, as they are not in all that was given: {listed(names)}")
     click.echo(f"  {output}/findings.md says it in words")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.0005 else f"{value:.1e}"
 
 
 def _report_figures(found: Comparison, drawn: Mapping[str, bytes], output: str) -> None:

@@ -12,7 +12,7 @@ from moefps._words import counted
 from moefps.cli._findings import emit_rows, print_findings
 from moefps.cli._options import format_option, load_inputs, progress_options, single_layer_option, threads_option
 from moefps.cli._progress import progress_on_stderr
-from moefps.cli._render import duration, emit_record
+from moefps.cli._render import SHORTEST, duration, emit_record
 from moefps.errors import DataError
 
 if TYPE_CHECKING:
@@ -146,8 +146,9 @@ def _print_report(facts: dict[str, Any], inspection: Inspection, estimate: dict[
     print_findings(inspection.findings)
     if estimate is not None:
         threads = counted(estimate["threads"], "thread") if estimate["threads"] else "all cores"
+        about = "" if estimate["seconds"] < SHORTEST else "about "
         click.echo(
-            f"distance matrix: about {duration(estimate['seconds'])} on this machine with {threads}, "
+            f"distance matrix: {about}{duration(estimate['seconds'])} on this machine with {threads}, "
             f"{human_bytes(estimate['bytes_float32'])} in float32"
         )
         if not estimate["is_measured"]:

@@ -128,7 +128,7 @@ def _match(a: Any, b: Any, pairs: Any, by: str | None) -> Match:
     if pairs is None:
         return match_rows(a, b, by)
     if by is not None:
-        raise ArgumentError(f"by: {by!r} with pairs; accepted: None, as pairs have groups of their own")
+        raise ArgumentError(f"by: {by!r} with pairs; accepted: one of the two, as pairs have groups of their own")
     if not isinstance(pairs, PairTokens | str | os.PathLike):
         raise ArgumentError(f"pairs: got a {type(pairs).__name__}; accepted: a file of aligned tokens")
     return match_pairs(a, b, pairs if isinstance(pairs, PairTokens) else read_pair_tokens(pairs))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from moefps._words import counted, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["describe", "dump_names"]
+__all__ = ["as_text", "describe", "dump_names"]
 
 _SURE = 0.05
+_MARKS = re.compile(r"[\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_TICKS = re.compile("`+")
 _MOST_TASKS = 20
 
 
@@ -27,12 +30,12 @@ def describe(summary: Mapping[str, Any]) -> str:
     summary : mapping
         As `moefps.comparison.summarising.summarise` gives it.
     """
-    names = dump_names(summary)
+    names = _written_names(summary)
     sections = [
         (f"# {names[0]} against {names[1]}: how the same tokens are routed", _what(summary)),
         ("## Where the routing differs most", _layers(summary)),
         ("## Inside tool responses", _responses(summary)),
-        ("## From the tool's answer to the solution: tool-expert leakage", _leakage(summary)),
+        ("## In the tool's answer and in the solution: tool-expert leakage", _leakage(summary)),
         ("## With the distance to the tool's answer", _distance(summary)),
         ("## What to keep in mind", _limits(summary)),
     ]
@@ -53,14 +56,38 @@ def dump_names(summary: Mapping[str, Any]) -> tuple[str, str]:
     return (folders[0], folders[1]) if all(folders) and folders[0] != folders[1] else ("A", "B")
 
 
+def _written_names(summary: Mapping[str, Any]) -> tuple[str, str]:
+    a, b = (as_text(name) for name in dump_names(summary))
+    return a, b
+
+
+def as_text(name: object) -> str:
+    r"""Write a name in one line that Markdown takes for nothing else; inside words, underscores mean nothing to it.
+
+    Examples
+    --------
+    >>> print(as_text("tool_response"), as_text("__init__"), as_text("a*b"), as_text("[x](y)"))
+    tool_response \_\_init\_\_ a\*b \[x\](y)
+    """
+    return _MARKS.sub(r"\\\g<0>", " ".join(str(name).split()))
+
+
+def _code(path: str) -> str:
+    """Write a path as code, whatever is in it."""
+    if "`" not in path:
+        return f"`{path}`"
+    fence = "`" * (1 + max(len(run) for run in _TICKS.findall(path)))
+    return f"{fence} {path} {fence}"
+
+
 def _what(summary: Mapping[str, Any]) -> Iterator[str]:
-    names = dump_names(summary)
+    names = _written_names(summary)
     words = []
     for label, name in zip(("a", "b"), names, strict=True):
         condition = summary[f"condition_{label}"]
-        about = f" ({condition})" if condition not in {None, name} else ""
+        about = f" ({condition})" if condition is not None and as_text(condition) != name else ""
         column = "" if name == label.upper() else f" ({label} in the tables)"
-        words.append(f"{name}{column} is `{summary[label]}`{about}")
+        words.append(f"{name}{column} is {_code(summary[label])}{about}")
     yield f"{'; '.join(words)}."
     yield (
         f"{counted(summary['n_tasks'], 'task')}, {counted(summary['count_all'], 'token')} that both have, "
@@ -70,8 +97,8 @@ def _what(summary: Mapping[str, Any]) -> Iterator[str]:
     groups = {name[6:]: number for name, number in summary.items() if name.startswith("count_") and number}
     groups.pop("all", None)
     if groups:
-        by = "group" if summary["by"] is None else f"`{summary['by']}`"
-        yield f"Tokens by {by}: " + ", ".join(f"{name} {number:,}" for name, number in groups.items()) + "."
+        by = "group" if summary["by"] is None else _code(summary["by"])
+        yield f"Tokens by {by}: " + ", ".join(f"{as_text(name)} {number:,}" for name, number in groups.items()) + "."
 
 
 def _layers(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -82,18 +109,19 @@ def _layers(summary: Mapping[str, Any]) -> Iterator[str]:
         ("low_jaccard_layers", "jaccard", 1, "The chosen experts overlap least (mean Jaccard index) in"),
     ):
         # A layer where nothing differs is not where it differs most.
-        said = [f"layer {row['layer']} ({_value(row, name)})" for row in summary[key] if row[name] != same]
-        if said:
-            yield f"{words} {', '.join(said)}."
+        rows = [row for row in summary[key] if row[name] != same]
+        if rows:
+            said = ", ".join(f"layer {row['layer']} ({_value(row, name)})" for row in rows)
+            yield f"{words} {said}.{_caution(rows, name, 'Layers')}"
         elif summary[key] and name == "tv":
             yield "The weights are the same for every token in every layer: total variation is 0."
         elif summary[key]:
             yield "The chosen experts are the same for every token in every layer: the Jaccard index is 1."
-    groups = summary["top_tv_groups"]
+    groups = [row for row in summary["top_tv_groups"] or [] if row["tv"] != 0]
     if groups:
-        listed = ", ".join(f"{row['group']} ({_value(row, 'tv')})" for row in groups)
-        unsure = "" if groups[0]["tv_lo"] is None else " Groups whose intervals overlap may not differ."
-        yield f"By `{summary['by']}`, mean TV over layers, the largest first: {listed}.{unsure}"
+        said = ", ".join(f"{as_text(row['group'])} ({_value(row, 'tv')})" for row in groups)
+        caution = _caution(groups, "tv", "Groups")
+        yield f"By {_code(summary['by'])}, mean TV over layers, the largest first: {said}.{caution}"
     chance = summary["usage_beyond_chance"]
     if chance is not None:
         n_layers, tested = chance["n_layers"], counted(chance["n_layers_tested"], "layer")
@@ -103,6 +131,16 @@ def _layers(summary: Mapping[str, Any]) -> Iterator[str]:
             if n_layers
             else f"The use of experts differs in none of {tested} by more than the choice of tasks would make it."
         )
+
+
+def _caution(rows: Sequence[Mapping[str, Any]], name: str, what: str) -> str:
+    """Say of some that are ranked whether they are known to differ."""
+    if len(rows) < 2:
+        return ""
+    has = [row[f"{name}_lo"] is not None for row in rows]
+    if not any(has):
+        return " There are no intervals to tell whether they differ."
+    return f" {what} whose intervals overlap{'' if all(has) else ', or that have none,'} may not differ."
 
 
 def _responses(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -138,16 +176,18 @@ def _leakage(summary: Mapping[str, Any]) -> Iterator[str]:
     tested, sure = summary["n_layers_tested"], summary["n_layers_significant"]
     if sure:
         yield (
-            f"Experts that the tool's answer shifts are shifted in the solution too, or against it, in {sure} of "
-            f"{counted(tested, 'layer')} (q < {_SURE}). "
+            f"In {sure} of {counted(tested, 'layer')} the shifts of experts in the tool's answer and in the solution "
+            f"go together, or against each other (q < {_SURE}). "
             + _beyond(summary["n_layers_beyond_tasks"], sure, has_intervals=largest[0]["r_lo"] is not None)
         )
     elif tested:
         yield (
-            f"In none of {counted(tested, 'layer')} does the shift in the tool's answer carry over to the solution "
-            f"surely (q < {_SURE})."
+            f"In none of {counted(tested, 'layer')} do the shifts of experts in the tool's answer and in the solution "
+            f"surely go together (q < {_SURE})."
         )
-    yield f"The largest correlations: {', '.join(_correlation(row) for row in largest)}."
+    yield f"The largest correlations: {', '.join(_correlation(row) for row in largest)}." + (
+        "" if tested else " There is neither p nor interval to tell whether they are more than chance."
+    )
     if largest[0]["r_lo"] is not None:
         yield (
             "q asks whether shifts that have nothing to do with each other would agree as much over these experts. The "
@@ -163,7 +203,8 @@ def _beyond(number: int, sure: int, *, has_intervals: bool) -> str:
     if not number:
         return "In none of these does the interval of r leave 0 out: other tasks need not show it."
     return (
-        f"In {'all' if number == sure else number} of these the interval of r leaves 0 out: other tasks would show it."
+        f"In {'all' if number == sure else number} of these the interval of r leaves 0 out as well: it is not of these "
+        "tasks alone."
     )
 
 
@@ -180,8 +221,10 @@ def _distance(summary: Mapping[str, Any]) -> Iterator[str]:
     for name, words in (("tv", "Mean TV"), ("jaccard", "The mean Jaccard index")):
         if name not in trend["from"]:
             continue
+        others = "; those are of other tasks, as only long solutions reach far" if name == "tv" else ""
         slope, lo, hi = (trend[f"{name}_slope{end}"] for end in ("", "_lo", "_hi"))
-        ends = f"{words} is {_number(trend['from'][name])} at distance {near} and {_number(trend['to'][name])} at {far}"
+        values = [_number(trend[end][name]) for end in ("from", "to")]
+        ends = f"{words} is {values[0]} at distance {near} and {values[1]} at {far}{others}"
         per = "" if slope is None else f"{_number(slope, sign=True)} with every doubling of the distance"
         if slope is None:
             yield f"{ends}; no task has tokens at several distances."
@@ -194,25 +237,32 @@ def _distance(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limits(summary: Mapping[str, Any]) -> Iterator[str]:
-    names = dict(zip(("a", "b"), dump_names(summary), strict=True))
+    names = dict(zip(("a", "b"), _written_names(summary), strict=True))
     one_sided = {name: side for name, side in summary["one_sided"].items() if side is not None}
     for side in sorted(set(one_sided.values())):
-        groups = ", ".join(name for name, of in one_sided.items() if of == side)
+        groups = ", ".join(as_text(name) for name, of in one_sided.items() if of == side)
         if side in names:
             yield f"Only {names[side]} has tokens in {groups}: nothing is compared there (count 0)."
+        elif _is_paired(summary):
+            yield f"Nothing is compared in {groups}: no token of these is in both dumps and in both conditions."
         else:
             yield f"{names['a']} and {names['b']} have no token in common in {groups}: nothing is compared there."
-    if one_sided and _is_paired(summary):
+    if one_sided and "assisted" in {summary["condition_a"], summary["condition_b"]}:
         yield "What only the assisted condition has, such as a prompt of its own, is in no group."
     empty = [name for name, side in summary["one_sided"].items() if side is None]
     if empty:
-        yield f"No token at all is in {', '.join(empty)}."
+        yield f"No token at all is in {', '.join(as_text(name) for name in empty)}."
     for label, left_out in summary["left_out"].items():
         if left_out:
-            yield f"Tasks of {names[label]} without a partner, left out: {listed(left_out, _MOST_TASKS)}."
+            yield f"Tasks of {names[label]} without a partner, left out: {as_text(listed(left_out, _MOST_TASKS))}."
     if summary["tasks_without_response"]:
         number = len(summary["tasks_without_response"])
         yield f"{counted(number, 'task')} without a tool response, left out of the distances."
+    if _is_paired(summary) and summary["top_r_layers"]:
+        yield (
+            "That shifts go together does not say that the tool's answer is the cause: all else that only one "
+            "condition has stands before both."
+        )
     yield (
         "A mean TV or Jaccard index of tokens has no null value to be tested against: two runs of one model on "
         "other hardware differ too."

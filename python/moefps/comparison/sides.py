@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moefps._words import listed
+from moefps._words import counted, listed
 from moefps.errors import DataError, DumpError
 
 if TYPE_CHECKING:
@@ -152,10 +152,11 @@ def check_layouts(a: Dump, b: Dump) -> None:
     DumpError
         Says what differs.
     """
-    sizes = (("layers", a.n_layers, b.n_layers), ("slots of a token", a.top_k, b.top_k))
-    for what, ours, theirs in sizes:
+    sizes = (("layer", "", a.n_layers, b.n_layers), ("slot", " of a token", a.top_k, b.top_k))
+    for what, more, ours, theirs in sizes:
         if ours != theirs:
-            raise DumpError(f"{b.path}: has {theirs} {what}, {a.path} has {ours}; accepted: dumps of one layout")
+            found = f"{b.path}: has {counted(theirs, what)}{more}, {a.path} has {ours}"
+            raise DumpError(f"{found}; accepted: dumps of one layout")
     for one, other in zip(a.layers, b.layers, strict=True):
         for name in ("n_experts", "passive_experts", "top_k"):
             ours, theirs = getattr(one, name), getattr(other, name)
@@ -181,8 +182,10 @@ def common_tasks(a: Side, b: Side, *, among: Collection[str] | None = None) -> t
     names = [name for name in order if name in a.tasks and name in b.tasks]
     if not names:
         where = "" if among is None else " of the pairs"
-        found = " and ".join(listed(side.tasks, _MOST_NAMED) for side in (b, a))
-        raise DataError(f"{b.name}: has no task{where} in common with {a.name}; found {found}")
+        # Two conditions of another file have the same tasks, which are named once.
+        found = " and ".join(dict.fromkeys(listed(side.tasks, _MOST_NAMED) for side in (b, a)))
+        accepted = "the same tasks in both" if among is None else f"those of the pairs, {listed(among, _MOST_NAMED)}"
+        raise DataError(f"{b.name}: has no task{where} in common with {a.name}; found {found}; accepted: {accepted}")
     chosen = set(names)
     left_out = {side.label: [name for name in side.tasks if name not in chosen] for side in (a, b)}
     return names, left_out

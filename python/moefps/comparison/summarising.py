@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from moefps._version import __version__
+from moefps._words import counted
 from moefps.comparison.distances import distance_trend
 from moefps.comparison.grouping import ALL, PAIR_GROUPS, TOOL
 from moefps.comparison.measures import layer_table, mean_over_layers, with_interval
@@ -149,4 +150,4 @@ def _intervals(measured: Measured) -> str:
         return "none: one task, there is nothing to resample"
     per_unit = measured.units.tasks_per_unit
     drawn = "tasks" if per_unit == 1 else f"blocks of up to {per_unit} tasks"
-    return f"95 %, {measured.n_resamples} resamples of {drawn}"
+    return f"95 %, {counted(measured.n_resamples, 'resample')} of {drawn}"

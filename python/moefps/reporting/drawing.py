@@ -11,10 +11,10 @@ from moefps.errors import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["SCALE", "draw_png", "draw_svg", "vegalite_version"]
+__all__ = ["draw_png", "draw_svg", "vegalite_version"]
 
-SCALE = 2.0
-"""Pixels of an image for one of a chart."""
+_DOTS_PER_INCH = 144
+"""Two pixels of an image for one of a chart, which are 72 an inch; the image says so to whoever prints it."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -70,7 +70,7 @@ def draw_png(svg: str) -> bytes:
     """Draw an SVG as PNG, and pack it tighter than vl-convert does, which is made for speed."""
     import vl_convert
 
-    drawn: bytes = vl_convert.svg_to_png(svg, scale=SCALE)
+    drawn: bytes = vl_convert.svg_to_png(svg, ppi=_DOTS_PER_INCH)
     return _repacked(drawn)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from moefps._words import counted, listed
+from moefps.comparison.findings import dump_names
 from moefps.reporting.content import Content
 from moefps.reporting.tables import PageTable
 
@@ -33,9 +34,9 @@ def comparison_content(found: Comparison) -> Content:
     from moefps.reporting.figures import comparison_charts, left_out_figures
 
     summary = found.summary
-    title, _, findings = found.findings.partition("\n")
+    _, _, findings = found.findings.partition("\n")
     return Content(
-        title=title.removeprefix("# "),
+        title=f"{' against '.join(dump_names(summary))}: how the same tokens are routed",
         lead=(
             f"{counted(summary['n_tasks'], 'task')}, {counted(summary['count_all'], 'token')} that both dumps have, "
             f"{counted(summary['n_layers'], 'layer')}."
@@ -118,12 +119,12 @@ def _tables(found: Comparison) -> list[PageTable]:
             "Usage is the share of the weights that each expert has.",
             (*_KEYS, *(f"{name}_weighted" for name in _USAGE)),
         ),
-        table("top_experts_global", "The 64 experts whose usage differs most"),
-        table("top_experts_by_layer", "The 64 experts of each layer whose usage differs most"),
+        table("top_experts_global", "The experts whose usage differs most", "64 at most."),
+        table("top_experts_by_layer", "The experts of each layer whose usage differs most", "64 of a layer at most."),
         table("expert_usage", "The usage of every expert", "Group all: every token that is compared."),
         table(
             "tool_expert_leakage_summary",
-            "Does what the tool's answer shifts carry over to the solution, by layer",
+            "Do the shifts in the tool's answer and in the solution go together, by layer",
             "The largest absolute r first.",
         ),
         table("tool_expert_leakage_by_layer", "The two shifts of every expert"),

@@ -9,7 +9,7 @@ import polars as pl
 
 from moefps._words import counted
 from moefps.reporting.charts.figure import Figure, make_figure
-from moefps.reporting.charts.lines import interval_rows, span, tidy
+from moefps.reporting.charts.lines import integer_ticks, interval_rows, span, tidy
 from moefps.reporting.charts.study import NO_PAIRS
 from moefps.reporting.theme import GREY, PAIR_STYLES
 
@@ -110,7 +110,7 @@ def _tokens(frame: pl.DataFrame, bins: list[str]) -> alt.LayerChart:
     y = alt.Y(
         "count:Q",
         scale={"domain": [0, top], "nice": False},
-        axis={"title": ["tokens", "compared"], "tickCount": 3, "format": ",d"},
+        axis={"title": ["tokens", "compared"], "values": integer_ticks(0, int(top), 4), "format": ",d"},
     )
     base = alt.Chart({"values": rows}, width=_WIDTH, height=_LOW).encode(x=_axis(bins, labelled=True), y=y)
     return alt.LayerChart(

@@ -77,7 +77,8 @@ def draw_leakage(name: str, study: Study, layer: int) -> Figure:
     words = [
         _correlation(about),
         f"Each point is one of {about['n_experts']} experts; differences are {a} minus {b}.",
-        "Tool response without docstrings, solution without white space. Dashed: least squares.",
+        "Tool response without docstrings, solution without white space.",
+        "Dashed: least squares. Numbers: the experts that are farthest out.",
         study.dumps,
     ]
     title = f"Layer {layer}: shifts of usage, tool response and solution"
@@ -96,7 +97,7 @@ def _correlation(about: dict[str, Any]) -> str:
         return f"{said}."
     if about["r_lo"] is not None:
         said += f" (95 % {signed(about['r_lo'])} to {signed(about['r_hi'])})"
-    return f"{said}, q = {about['q']:.3g}" + ("." if about["q"] < _SURE else ": over experts, no more than chance.")
+    return f"{said}, q = {about['q']:.3g}" + ("." if about["q"] < _SURE else ": over experts, not told from chance.")
 
 
 def _symmetric(values: pl.Series) -> float:

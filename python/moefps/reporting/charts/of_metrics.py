@@ -11,7 +11,17 @@ import polars as pl
 from moefps._words import listed
 from moefps.metrics.registry import find_metric
 from moefps.reporting.charts.figure import Figure, make_figure
-from moefps.reporting.charts.lines import Key, curves, interval_rows, largest, layer_axis, legend_selection, span, tidy
+from moefps.reporting.charts.lines import (
+    Key,
+    curves,
+    integer_ticks,
+    interval_rows,
+    largest,
+    layer_axis,
+    legend_selection,
+    span,
+    tidy,
+)
 from moefps.reporting.charts.study import MOST_LINES, labels_of, plain
 from moefps.reporting.charts.usage import expert_axis, expert_map, map_size
 from moefps.reporting.theme import GREY, INK, styles_in_turn
@@ -258,7 +268,7 @@ def _bars(long: pl.DataFrame, layers: Sequence[int], kinds: list[str], size: tup
         y=alt.Y(
             "number:Q",
             scale={"domain": [0, top * 1.05], "nice": False},
-            axis={"title": "experts", "format": "d", "tickMinStep": 1, "tickCount": 6},
+            axis={"title": "experts", "format": "d", "values": integer_ticks(0, int(top), 6)},
         ),
         color=alt.Color(
             "kind:N",

@@ -51,7 +51,8 @@ def draw_clusters(picks: pl.DataFrame) -> Figure | None:
         base = base.mark_point(color=_BLUE, filled=True, size=16, opacity=0.6)
     else:
         base = base.mark_bar(color=_BLUE, size=max(1.0, min(30.0, 0.75 * WIDTH / picks.height)))
-    y = alt.Y("cluster_size:Q", axis={"title": "samples nearest to the pick", "format": ",d", "tickMinStep": 1})
+    ticks = integer_ticks(0, int(largest(picks["cluster_size"])), 8)
+    y = alt.Y("cluster_size:Q", axis={"title": "samples nearest to the pick", "format": ",d", "values": ticks})
     chart = base.encode(x=_ranks(picks), y=y, tooltip=_tooltip(picks))
     caption = "The pick itself is counted."
     return make_figure("cluster_sizes", "How many samples each pick stands for", [caption], chart)
@@ -71,13 +72,14 @@ def draw_labels(picks: pl.DataFrame) -> Figure | None:
     labels = labels_of(counted["label"].to_list())
     left_out = list(labels.values())[_MOST_LABELS:]
     names = list(labels.values())[:_MOST_LABELS]
+    most = largest(counted["picks"])
     counted = counted.head(_MOST_LABELS).with_columns(label=pl.Series(names, dtype=pl.String))
     base = alt.Chart({"values": tidy(counted)}, width=WIDTH - 100, height=max(60, 26 * counted.height)).encode(
         y=alt.Y("label:N", sort=names, axis={"title": plain(column), "labelLimit": 280, "maxExtent": 300}),
         x=alt.X(
             "picks:Q",
-            scale={"domain": [0, 1.1 * largest(counted["picks"])], "nice": False},
-            axis={"title": "picks", "format": ",d", "tickMinStep": 1},
+            scale={"domain": [0, 1.1 * most], "nice": False},
+            axis={"title": "picks", "format": ",d", "values": integer_ticks(0, int(most), 8)},
         ),
         tooltip=[
             alt.Tooltip("label:N", title=plain(column)),

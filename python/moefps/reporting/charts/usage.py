@@ -58,11 +58,24 @@ def draw_usage(name: str, study: Study) -> Figure:
     missing = study.summary["n_layers"] - n_layers
     captions = [
         f"Share of the expert assignments of all tokens that are compared: {a} minus {b}.",
+        _beyond_chance(frame),
         "Usage is the same in every layer." if farthest <= _LEAST else "",
         f"Layers where no token is compared are left out: {missing}." if missing else "",
         study.dumps,
     ]
     return make_figure(name, f"Which experts are used more, and where: {study.versus}", captions, chart)
+
+
+def _beyond_chance(frame: pl.DataFrame) -> str:
+    """Say for how many experts the difference is sure, and how many would seem so without any."""
+    there = frame.filter(pl.col("delta_u_lo").is_not_null())
+    if not there.height:
+        return ""
+    sure = there.filter((pl.col("delta_u_lo") > 0) | (pl.col("delta_u_hi") < 0)).height
+    return (
+        f"The 95 % interval of the difference leaves 0 out for {sure:,} of {there.height:,}; without any difference it "
+        f"would for about {0.05 * there.height:,.0f}."
+    )
 
 
 def expert_map(
