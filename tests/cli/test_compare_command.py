@@ -76,7 +76,7 @@ def test_figures_by_the_names_promised(dumps, cli):
 
 def test_what_is_wrong_is_said_in_words_of_the_command(dumps, cli):
     command = ("compare", "agentic.dump", "assisted.dump", "-o", "out")
-    assert "--pairs: None, and the dumps are two conditions" in cli(*command, code=2).stderr
+    assert "--pairs: not given, but the dumps are two conditions" in cli(*command, code=2).stderr
     assert "--groups: 'x'; accepted: all, canonical" in (
         cli(*command, "--pairs", "pairs.json", "--groups", "x", code=2).stderr
     )

@@ -130,7 +130,7 @@ def test_every_dump_that_cannot_be_compared_is_named_in_one_line(world, tmp_path
 def test_dumps_of_pairs_without_the_file_are_told_of_it(world, tmp_path):
     records, _, make = world
     a, b = make("agentic"), make("assisted")
-    line = r"^pairs: None, and .*two conditions of pairs, \S*agentic the agentic and \S*assisted the assisted one"
+    line = r"^pairs: not given, but .*two conditions of pairs, \S*agentic the agentic and \S*assisted the assisted one"
     refused(moefps.ArgumentError, lambda: moefps.compare(a, b), line, "accepted: the file of the pairs")
     other = write_pairs(tmp_path / "other.json", [*records[1:], records[0]])
     stranger = make("agentic", "stranger", pairs=other)
