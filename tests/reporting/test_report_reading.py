@@ -14,6 +14,8 @@ import moefps
 from moefps.comparison.reading import SCHEMAS
 from moefps.io.picks import read_picks
 from moefps.io.table_folders import write_table_folder
+from moefps.io.table_reading import read_table
+from moefps.io.tables import table_bytes
 from reporting.pages import DUMP, compare_pairs, moefps_command
 from support import refused
 
@@ -75,7 +77,7 @@ def test_what_is_no_comparison_is_refused(found, tmp_path):
         ("half", lambda folder: (folder / table).unlink(), "has no layer_metrics.csv or layer_metrics.parquet"),
         ("twice", lambda folder: shutil.copy(folder / table, folder / "tables/layer_metrics.json"), "accepted: one"),
         ("empty", lambda folder: (folder / table).write_text(""), "is empty"),
-        ("column", lambda folder: (folder / table).write_text("layer,group\n0,all\n"), "has no column count"),
+        ("column", lambda folder: (folder / table).write_text("layer,group\n0,all\n"), "has no column count; accepted"),
         ("summary", change_summary, r"summary\.json has no n_tasks"),
         ("json", lambda folder: (folder / "summary.json").write_text("{"), "cannot be read as json"),
         ("list", lambda folder: (folder / "summary.json").write_text("[]"), "holds a list"),
@@ -151,7 +153,118 @@ def test_what_is_no_folder_of_metrics_is_refused(tmp_path):
     other = write_table_folder(tmp_path / "other", {"experts": pl.DataFrame({"expert": [0]})}, {"source": "x"})
     refused(moefps.FileError, lambda: moefps.open_metrics(other), "has no table layers; accepted: a folder that")
     (whole / "layers.csv").write_text((whole / "layers.csv").read_text().replace("gini", "gini,", 1))
-    refused(moefps.FileError, lambda: moefps.open_metrics(whole), "layers.csv: cannot be read as csv")
+    refused(moefps.FileError, lambda: moefps.open_metrics(whole), r"layers.csv: line 2 has 15 of 14 columns; acc")
+
+
+def edited(whole, folder, name, edit):
+    """Copy a folder, with one of its files changed as text."""
+    shutil.copytree(whole, folder)
+    (folder / name).write_text(edit((folder / name).read_text()))
+    return folder
+
+
+def test_tables_that_are_cut_or_do_not_fit_the_summary_are_refused(found, tmp_path):
+    whole = found.write(tmp_path / "whole")
+    n_layers = found.summary["n_layers"]
+
+    def without_last(text):
+        return text[: text.rindex("\n", 0, -1) + 1]
+
+    def change_summary(text):
+        return json.dumps({**json.loads(text), "n_layers": n_layers + 1})
+
+    metrics = "tables/layer_metrics.csv"
+    for i, (name, edit, *words) in enumerate(
+        (
+            (
+                metrics,
+                lambda text: text[: text.index("\n", text.index("\n1,")) - 30],
+                r"line \d+ has \d+ of \d\d columns; acc",
+            ),
+            (metrics, lambda text: text[:-1], r"line \d+ has no end, as if the file were cut; accepted: whole lines"),
+            (metrics, lambda text: f"{text}0\n", r"csv: line \d+ has 1 of \d\d columns; accepted: all of them"),
+            (metrics, without_last, r"tables: layer_metrics has \d+ rows of 9 groups, summary.json speaks of 2 layers"),
+            (metrics, lambda text: text + text.splitlines()[-1] + "\n", "accepted: one of each layer and group"),
+            (metrics, lambda text: text[: text.index("\n") + 1], "has 0 rows of 0 groups"),
+            (metrics, lambda text: text.replace("\n0,all,", "\n0,some,"), "layer_metrics has the group 'some'; acc"),
+            ("tables/layer_joint_metrics.csv", without_last, "layer_joint_metrics has"),
+            ("tables/tool_expert_leakage_summary.csv", without_last, "has 1 row, summary.json speaks of 2 layers"),
+            (
+                "tables/expert_usage.csv",
+                without_last,
+                "has 4 rows of layer 1; accepted: one of each of its 5 experts",
+            ),
+            (
+                "tables/top_experts_global.csv",
+                lambda text: text.replace("\n1,", "\n2,"),
+                "the layer 2; accepted: 0 to 1",
+            ),
+            ("summary.json", change_summary, "summary.json speaks of 3 layers"),
+        )
+    ):
+        folder = edited(whole, tmp_path / str(i), name, edit)
+        refused(moefps.FileError, lambda folder=folder: moefps.open_comparison(folder), *words)
+
+
+def test_some_groups_alone_are_whole(tmp_path):
+    compare_pairs(tmp_path)
+    dumps = tmp_path / "agentic.dump", tmp_path / "assisted.dump"
+    some = moefps.compare(*dumps, tmp_path / "pairs.json", groups=["tool_call", "canonical"], n_resamples=0)
+    same_comparison(moefps.open_comparison(some.write(tmp_path / "out")), some)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
+def test_numbers_that_are_not_finite_are_refused(file_format, tmp_path):
+    columns = {"layer": pl.Int64(), "tv": pl.Float64(), "value": pl.Float64()}
+    path = tmp_path / f"a.{file_format}"
+
+    def read(**values):
+        frame = pl.DataFrame({"layer": [0, 1], "tv": [0.5, None], "value": [1.0, None], **values}, schema=columns)
+        if file_format == "json":
+            # As Python writes it; polars writes nothing that JSON does not have.
+            path.write_text(json.dumps(frame.to_dicts()))
+        else:
+            path.write_bytes(table_bytes(frame, file_format))
+        assert_frame_equal(read_table(path, columns, infinite=["value"]), frame)
+
+    read(value=[np.inf, None])
+    for number in (np.nan, np.inf, -np.inf):
+        words = f"a.{file_format}: column tv has '{number}'; accepted: finite numbers, or nothing"
+        refused(moefps.FileError, lambda number=number: read(tv=[1.0, number]), words)
+    refused(moefps.FileError, lambda: read(value=[np.nan, 1.0]), "column value has 'nan'")
+
+
+def test_rows_of_a_csv_are_counted_as_csv_has_them(tmp_path):
+    path = tmp_path / "a.csv"
+    texts = ["a, b\nc", 'with "quotes", too', None, "", "x" * 200_000]
+    frame = pl.DataFrame({"layer": range(5), "reason": texts})
+    path.write_bytes(table_bytes(frame, "csv"))
+    assert_frame_equal(read_table(path, frame.schema), frame)
+    path.write_bytes(path.read_bytes() + b"5\n")
+    refused(moefps.FileError, lambda: read_table(path, frame.schema), "a.csv: line 8 has 1 of 2 columns; accepted")
+    path.write_bytes(b'layer,reason\r\n0,"a\r\n1,b\r\n')
+    refused(moefps.FileError, lambda: read_table(path, frame.schema), "line 2 has no end")
+    # The only value of a row may be nothing.
+    one = frame.select("reason")
+    path.write_bytes(table_bytes(one, "csv"))
+    assert_frame_equal(read_table(path, one.schema), one)
+
+
+def test_metrics_that_are_cut_are_refused(tmp_path):
+    metrics = moefps.routing_metrics(DUMP, by="domain", metrics=["gini_coefficient", "maxvio"])
+    whole = write_table_folder(tmp_path / "whole", metrics.tables(), metrics.about)
+    for name in metrics.tables():
+        folder = edited(
+            whole, tmp_path / name, f"{name}.csv", lambda text: "".join(text.splitlines(keepends=True)[:-1])
+        )
+        refused(
+            moefps.FileError, lambda folder=folder: moefps.open_metrics(folder), rf"{name} has \d+ rows; accepted: "
+        )
+    folder = edited(whole, tmp_path / "cut", "layers.csv", lambda text: text[:-20])
+    refused(moefps.FileError, lambda: moefps.open_metrics(folder), r"layers.csv: line \d+ has \d+ of 14 columns")
+    value = str(metrics.layers["value"][0])
+    wild = edited(whole, tmp_path / "inf", "layers.csv", lambda text: text.replace(value, "inf", 1))
+    refused(moefps.FileError, lambda: moefps.open_metrics(wild), "layers.csv: gini_coefficient is infinite; accepted")
 
 
 def test_picks_come_back_and_others_are_refused(tmp_path):
@@ -166,7 +279,10 @@ def test_picks_come_back_and_others_are_refused(tmp_path):
     refused(moefps.FileError, lambda: read_picks(tmp_path / "sel.npy"), "is no file of picks; accepted: a .csv")
     head = "rank,index,radius,cluster_size\n"
     for text, *words in (
-        ("rank,index\n1,2\n", "has no column radius"),
+        ("rank,index\n1,2\n", "has no column radius; accepted: the picks that `moefps select -o` wrote"),
+        ("", "is empty; accepted: the picks that"),
+        (f"{head}1,2,0.5,3\n2,3,0.5,1\n3,4,0.75,1\n", "radius rises from 0.5 at rank 2 to 0.75; accepted: the picks"),
+        (f"{head}1,2,inf,3\n", "column radius has 'inf'; accepted: finite"),
         (head, "has no row"),
         (f"{head}1,,0,1\n", "row 0 .* has None for index"),
         (f"{head}1,2,-1,1\n", "row 0 .* has -1.0 for radius"),

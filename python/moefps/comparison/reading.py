@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from moefps._words import counted
 from moefps.comparison.findings import describe
 from moefps.comparison.measures import MEASURES
 from moefps.comparison.result import TABLES, Comparison
@@ -139,7 +140,12 @@ def open_comparison(path: PathLike) -> Comparison:
         describe(summary)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise FileError(f"{name}: {SUMMARY} is damaged ({error!r}); accepted: {_ACCEPTED}") from None
-    return Comparison(**{table: _table(folder / TABLE_FOLDER, table) for table in TABLES}, summary=summary)
+    tables = {table: _table(folder / TABLE_FOLDER, table) for table in TABLES}
+    try:
+        _check_fit(tables, summary)
+    except FileError as error:
+        raise FileError(f"{folder / TABLE_FOLDER}: {error}") from None
+    return Comparison(**tables, summary=summary)
 
 
 _ACCEPTED = "a folder that `moefps compare` wrote"
@@ -150,4 +156,41 @@ def _table(folder: Path, name: str) -> pl.DataFrame:
     if found is None:
         raise FileError(f"{folder}: has no {name}.csv or {name}.parquet; accepted: {_ACCEPTED}, whole")
     columns: Mapping[str, Any] = SCHEMAS[name]
-    return read_table(found, columns).select(*columns)
+    return read_table(found, columns, accepted=f"{_ACCEPTED}, whole").select(*columns)
+
+
+def _check_fit(tables: Mapping[str, pl.DataFrame], summary: Mapping[str, Any]) -> None:
+    """Refuse tables that are of another comparison than the summary, or that are cut between two rows."""
+    n_layers = summary["n_layers"]
+    in_range = pl.col("layer").is_between(0, n_layers - 1).fill_null(value=False)
+    for name, table in tables.items():
+        strange = table.filter(~in_range)["layer"] if "layer" in table.columns else pl.Series([])
+        if len(strange):
+            raise FileError(f"{name} has the layer {strange[0]}; accepted: 0 to {n_layers - 1}, as {SUMMARY} says")
+    for name in ("layer_metrics", "layer_joint_metrics"):
+        groups = tables[name]["group"].unique(maintain_order=True).to_list()
+        unknown = [group for group in groups if group is None or f"count_{group}" not in summary]
+        if unknown:
+            raise FileError(f"{name} has the group {unknown[0]!r}; accepted: those that {SUMMARY} counts")
+        _check_rows(name, tables[name].select("layer", "group"), n_layers, len(groups), "group")
+    of_layers = tables["tool_expert_leakage_summary"]
+    _check_rows("tool_expert_leakage_summary", of_layers.select("layer"), n_layers)
+    sizes = dict(of_layers.select("layer", "n_experts").iter_rows())
+    for name in ("expert_usage", "tool_expert_leakage_by_layer"):
+        for (layer,), part in tables[name].group_by("layer", maintain_order=True):
+            if part.height != sizes[layer] or part["expert"].to_list() != list(range(part.height)):
+                raise FileError(
+                    f"{name} has {counted(part.height, 'row')} of layer {layer}; accepted: one of each of its "
+                    f"{sizes[layer]} experts"
+                )
+
+
+def _check_rows(name: str, keys: pl.DataFrame, n_layers: int, n_groups: int = 1, noun: str = "") -> None:
+    """Refuse a table that has not every layer once, or once for each group."""
+    if keys.height and keys.height == n_layers * n_groups and not keys.is_duplicated().any():
+        return
+    found = counted(keys.height, "row") + (f" of {counted(n_groups, noun)}" if noun else "")
+    raise FileError(
+        f"{name} has {found}, {SUMMARY} speaks of {counted(n_layers, 'layer')}; accepted: one of each layer"
+        f"{' and ' + noun if noun else ''}"
+    )

@@ -20,7 +20,7 @@ __all__ = ["pick_table", "read_picks"]
 
 _NEEDED = {"rank": pl.Int64(), "index": pl.Int64(), "radius": pl.Float64(), "cluster_size": pl.Int64()}
 _OPTIONAL = {"typicality": pl.Float64()}
-_ACCEPTED = "a .csv, .json or .parquet that `moefps select -o` wrote"
+_ACCEPTED = "the picks that `moefps select -o` wrote"
 
 
 class Picked(Protocol):
@@ -118,8 +118,8 @@ def read_picks(path: PathLike) -> pl.DataFrame:
     """
     name = os.fspath(path)
     if Path(path).suffix.lower()[1:] not in FORMATS:
-        raise FileError(f"{name}: is no file of picks; accepted: {_ACCEPTED}")
-    picks = read_table(path, _NEEDED, optional=_OPTIONAL, others=True)
+        raise FileError(f"{name}: is no file of picks; accepted: a .csv, .json or .parquet, {_ACCEPTED}")
+    picks = read_table(path, _NEEDED, optional=_OPTIONAL, others=True, accepted=_ACCEPTED)
     if not picks.height:
         raise FileError(f"{name}: has no row; accepted: {_ACCEPTED}")
     for column in _NEEDED:
@@ -130,4 +130,9 @@ def read_picks(path: PathLike) -> pl.DataFrame:
             raise FileError(f"{name}: row {bad[0]} (from 0) has {value} for {column}; accepted: numbers of at least 0")
     if not picks["rank"].equals(pl.int_range(1, picks.height + 1, eager=True).rename("rank")):
         raise FileError(f"{name}: the ranks are not 1 to {picks.height:,} in order; accepted: {_ACCEPTED}")
+    rises = (picks["radius"].diff() > 0).arg_true()
+    if len(rises):
+        rank = int(rises[0])
+        rise = f"from {picks['radius'][rank - 1]} at rank {rank:,} to {picks['radius'][rank]}"
+        raise FileError(f"{name}: the radius rises {rise}; accepted: {_ACCEPTED}, whose radius never does")
     return picks

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from moefps.errors import FileError
@@ -30,7 +31,13 @@ _TRUTH = {"true": True, "false": False}
 
 
 def read_table(
-    path: PathLike, columns: Mapping[str, Any], *, optional: Mapping[str, Any] | None = None, others: bool = False
+    path: PathLike,
+    columns: Mapping[str, Any],
+    *,
+    optional: Mapping[str, Any] | None = None,
+    others: bool = False,
+    infinite: Collection[str] = (),
+    accepted: str = "",
 ) -> pl.DataFrame:
     r"""Read a table with the types that it was written with.
 
@@ -44,6 +51,10 @@ def read_table(
         What may be there.
     others : bool
         True takes further columns as they are found; False refuses them.
+    infinite : collection of str
+        Columns of floats that may be infinite; in no other of `columns` and `optional`, and NaN is nowhere accepted.
+    accepted : str
+        What the file should be, for messages that would not say it.
 
     Returns
     -------
@@ -53,8 +64,8 @@ def read_table(
     Raises
     ------
     FileError
-        The file is missing or not what its suffix says, a column is missing or one too many, or a value is not of its
-        column's type.
+        The file is missing or not what its suffix says, a row of a .csv has not all columns, a column is missing or
+        one too many, or a value is not of its column's type.
 
     Examples
     --------
@@ -72,12 +83,16 @@ def read_table(
     try:
         read = {"csv": _from_csv, "json": _from_json, "parquet": _from_parquet}[suffix]
         frame = read(data, _Columns(columns, optional or {}, others))
+        _check_numbers(frame, {*columns, *(optional or {})}, infinite)
     except FileError as error:
-        raise FileError(f"{name}: {error}") from None
+        text = str(error)
     # What polars and json raise on damaged files has many classes.
     except (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
-        raise FileError(f"{name}: cannot be read as {suffix}: {_line(error)}") from None
-    return frame
+        text = f"cannot be read as {suffix}: {_line(error)}"
+    else:
+        return frame
+    tail = f"; accepted: {accepted}" if accepted and "; accepted: " not in text else ""
+    raise FileError(f"{name}: {text}{tail}")
 
 
 def find_table(folder: PathLike, name: str) -> Path | None:
@@ -136,6 +151,7 @@ class _Columns:
 def _from_csv(data: bytes, columns: _Columns) -> pl.DataFrame:
     if not data.strip():
         raise FileError("is empty")
+    _check_rows(data)
     # By name, never by place: a column too many would shift all that follow.
     text = pl.read_csv(io.BytesIO(data), infer_schema=False)
     types = columns.types(text.columns)
@@ -145,6 +161,38 @@ def _from_csv(data: bytes, columns: _Columns) -> pl.DataFrame:
         return typed
     found = pl.read_csv(io.BytesIO(data), columns=more, infer_schema_length=None)
     return typed.with_columns(found.select(more))
+
+
+def _check_rows(data: bytes) -> None:
+    """Refuse rows without all columns, which polars would fill with nulls, and a last one that has no end."""
+    # Bytes at once: csv.reader takes half a second for 100,000 rows, and refuses long texts.
+    raw = np.frombuffer(data, dtype=np.uint8)
+    plain = ~np.logical_xor.accumulate(raw == ord('"'))
+    lines = np.flatnonzero(raw == ord("\n"))
+    ends = lines[plain[lines]]
+    is_whole = len(ends) > 0 and ends[-1] == len(raw) - 1
+    if not is_whole:
+        ends = np.append(ends, len(raw))
+    commas = np.flatnonzero((raw == ord(",")) & plain)
+    n_fields = np.diff(np.searchsorted(commas, ends), prepend=0) + 1
+    uneven = np.flatnonzero(n_fields != n_fields[0])
+    row = int(uneven[0]) if len(uneven) else len(ends) - 1
+    # Lines as an editor counts them; a quoted text may have several.
+    line = int(np.searchsorted(lines, ends[row - 1])) + 2 if row else 1
+    if len(uneven):
+        found, accepted = n_fields[row], n_fields[0]
+        raise FileError(f"line {line} has {found:,} of {accepted:,} columns; accepted: all of them, and no more")
+    if not is_whole:
+        raise FileError(f"line {line} has no end, as if the file were cut; accepted: whole lines")
+
+
+def _check_numbers(frame: pl.DataFrame, names: Collection[str], infinite: Collection[str]) -> None:
+    for column in frame:
+        if column.name not in names or not column.dtype.is_float():
+            continue
+        bad = column.filter(column.is_nan() if column.name in infinite else ~column.is_finite())
+        if len(bad):
+            raise FileError(f"column {column.name} has '{bad[0]}'; accepted: finite numbers, or nothing")
 
 
 def _of_text(text: pl.Series, dtype: Any) -> pl.Series:

@@ -14,6 +14,7 @@ from moefps.io.paths import check_path
 from moefps.io.table_folders import ABOUT
 from moefps.io.table_reading import find_table, read_json_object, read_table
 from moefps.metrics.aggregation import PERCENTILES
+from moefps.metrics.registry import METRICS
 from moefps.metrics.result import PairCounts, RoutingMetrics
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ _KNOWN_OF_LAYERS = {
     **dict.fromkeys(("model_layer", "passive_experts"), _INTEGER),
     "signed_weights": _TRUTH,
 }
+_MAY_BE_INFINITE = {name.casefold() for of in METRICS if of.may_be_infinite for name in (of.name, *of.aliases)}
+_INFINITE = ("value", "mean", "min", "max", *(f"p{p}" for p in PERCENTILES))
+"""Columns of numbers of metrics, of which some may be infinite."""
 _ALWAYS = ("layers", "summary", "experts", "details")
 _ACCEPTED = "a folder that `moefps metrics -o` wrote"
 
@@ -112,6 +116,7 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
     about = read_json_object(folder / ABOUT)
     groups = _groups(name, about)
     tables = {table: _table(folder, table, groups) for table in (*_ALWAYS, "domains") if find_table(folder, table)}
+    _check_heights(name, tables, about)
     pairs = None
     if find_table(folder, "coactivation") is not None:
         coactivation = _table(folder, "coactivation", groups)
@@ -149,8 +154,34 @@ def _table(folder: Path, name: str, groups: pl.DataType | None) -> pl.DataFrame:
         raise FileError(f"{folder}: has no table {name}; accepted: {_ACCEPTED}")
     first: Mapping[str, pl.DataType] = {} if groups is None else {"group": groups}
     if name == "details":
-        return read_table(file, {**first, **_NEEDED[name]}, optional=_KNOWN_OF_LAYERS, others=True)
-    return read_table(file, {**first, **_NEEDED[name]})
+        return read_table(file, {**first, **_NEEDED[name]}, optional=_KNOWN_OF_LAYERS, others=True, accepted=_ACCEPTED)
+    found = read_table(file, {**first, **_NEEDED[name]}, infinite=_INFINITE, accepted=_ACCEPTED)
+    if "metric" in found.columns:
+        is_infinite = pl.any_horizontal(pl.col(column).is_infinite() for column in _INFINITE if column in found.columns)
+        for metric in found.filter(is_infinite)["metric"].unique(maintain_order=True):
+            if str(metric).casefold() not in _MAY_BE_INFINITE:
+                raise FileError(f"{file}: {metric} is infinite; accepted: finite numbers, or nothing")
+    return found
+
+
+def _check_heights(name: str, tables: Mapping[str, pl.DataFrame], about: Mapping[str, Any]) -> None:
+    """Refuse tables that are cut between two rows: each says how many the others have."""
+    layers, summary, details = (tables[table] for table in ("layers", "summary", "details"))
+    n_groups = len(about["groups"]) if "group" in details.columns else 1
+    said = about.get("n_layers")
+    # What was counted piece by piece does not say it.
+    n_layers = said if type(said) is int else details["layer"].n_unique()
+    n_experts = details["n_experts"].sum()
+    wanted = {
+        "details": (n_layers * n_groups, "a row a layer and group"),
+        "layers": (details.height * layers["metric"].n_unique(), "a row a layer, group and metric"),
+        "summary": (n_groups * summary["metric"].n_unique(), "a row a group and metric"),
+        "experts": (n_experts, "a row a layer, group and expert"),
+        "domains": (n_experts, "a row a layer, group and expert"),
+    }
+    for table, (height, rows) in wanted.items():
+        if table in tables and tables[table].height != height:
+            raise FileError(f"{name}: {table} has {tables[table].height:,} rows; accepted: {height:,}, {rows}")
 
 
 def _infinite(frame: pl.DataFrame, value: str) -> pl.DataFrame:
