@@ -77,8 +77,8 @@ def _check_entries(a: Side, b: Side) -> None:
             f"({a.entry['sha256'][:12]}); accepted: dumps of one file"
         )
     raise ArgumentError(
-        f"pairs: not given, but the dumps are two conditions of pairs, {a.name} the {a.entry['condition']} and {b.name} the "
-        f"{b.entry['condition']} one; accepted: the file of the pairs"
+        f"pairs: not given, but the dumps are two conditions of pairs, {a.name} the {a.entry['condition']} and "
+        f"{b.name} the {b.entry['condition']} one; accepted: the file of the pairs"
     )
 
 
