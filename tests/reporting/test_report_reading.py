@@ -199,6 +199,8 @@ def test_tables_that_are_cut_or_do_not_fit_the_summary_are_refused(found, tmp_pa
                 lambda text: text.replace("\n1,", "\n2,"),
                 "the layer 2; accepted: 0 to 1",
             ),
+            ("tables/top_experts_by_layer.csv", without_last, "has 10 rows; accepted: 11, as expert_usage has those"),
+            ("tables/leakage_vs_distance.csv", without_last, "has not the last distances"),
             ("summary.json", change_summary, "summary.json speaks of 3 layers"),
         )
     ):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from moefps._words import counted
+from moefps.comparison.assembly import MOST_EXPERTS
 from moefps.comparison.findings import describe
 from moefps.comparison.measures import MEASURES
 from moefps.comparison.result import TABLES, Comparison
@@ -175,7 +176,14 @@ def _check_fit(tables: Mapping[str, pl.DataFrame], summary: Mapping[str, Any]) -
         _check_rows(name, tables[name].select("layer", "group"), n_layers, len(groups), "group")
     of_layers = tables["tool_expert_leakage_summary"]
     _check_rows("tool_expert_leakage_summary", of_layers.select("layer"), n_layers)
-    sizes = dict(of_layers.select("layer", "n_experts").iter_rows())
+    _check_experts(tables, dict(of_layers.select("layer", "n_experts").iter_rows()))
+    # The last distances have no end.
+    if tables["leakage_vs_distance"]["distance_max"].tail(1).to_list() != [None]:
+        raise FileError("leakage_vs_distance has not the last distances; accepted: all of them")
+
+
+def _check_experts(tables: Mapping[str, pl.DataFrame], sizes: Mapping[int, int]) -> None:
+    """Refuse tables of experts that are not whole; `sizes` are the experts of each layer."""
     for name in ("expert_usage", "tool_expert_leakage_by_layer"):
         for (layer,), part in tables[name].group_by("layer", maintain_order=True):
             if part.height != sizes[layer] or part["expert"].to_list() != list(range(part.height)):
@@ -183,6 +191,19 @@ def _check_fit(tables: Mapping[str, pl.DataFrame], summary: Mapping[str, Any]) -
                     f"{name} has {counted(part.height, 'row')} of layer {layer}; accepted: one of each of its "
                     f"{sizes[layer]} experts"
                 )
+    found = tables["tool_expert_leakage_summary"].filter(pl.col("r").is_not_null())["layer"]
+    lost = found.filter(~found.is_in(tables["tool_expert_leakage_by_layer"]["layer"].implode()))
+    if len(lost):
+        raise FileError(f"tool_expert_leakage_by_layer has no row of layer {lost[0]}, which has an r; accepted: all")
+    used = [sizes[layer] for layer in tables["expert_usage"]["layer"].unique()]
+    heights = {
+        "top_experts_by_layer": sum(min(n, MOST_EXPERTS) for n in used),
+        "top_experts_global": min(sum(used), MOST_EXPERTS),
+    }
+    for name, wanted in heights.items():
+        if tables[name].height != wanted:
+            found_rows = counted(tables[name].height, "row")
+            raise FileError(f"{name} has {found_rows}; accepted: {wanted:,}, as expert_usage has those experts")
 
 
 def _check_rows(name: str, keys: pl.DataFrame, n_layers: int, n_groups: int = 1, noun: str = "") -> None:

@@ -126,7 +126,7 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
             raise FileError(f"{name}: coactivation has other layers, groups or experts than details") from None
     return RoutingMetrics(
         layers=_infinite(tables["layers"], "value"),
-        summary=_infinite(tables["summary"], "mean"),
+        summary=_infinite(tables["summary"], "mean", "min", "max"),
         experts=tables["experts"],
         details=tables["details"],
         domains=tables.get("domains"),
@@ -184,11 +184,11 @@ def _check_heights(name: str, tables: Mapping[str, pl.DataFrame], about: Mapping
             raise FileError(f"{name}: {table} has {tables[table].height:,} rows; accepted: {height:,}, {rows}")
 
 
-def _infinite(frame: pl.DataFrame, value: str) -> pl.DataFrame:
+def _infinite(frame: pl.DataFrame, *values: str) -> pl.DataFrame:
     """Take back what was said of infinite values for formats that have no such number."""
     said = pl.col("reason").eq_missing("infinite")
     return frame.with_columns(
-        pl.when(said & pl.col(value).is_null()).then(float("inf")).otherwise(pl.col(value)).alias(value),
+        *(pl.when(said).then(pl.col(value).fill_null(float("inf"))).otherwise(pl.col(value)) for value in values),
         pl.when(said).then(None).otherwise(pl.col("reason")).alias("reason"),
     )
 
