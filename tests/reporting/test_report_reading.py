@@ -253,17 +253,18 @@ def test_rows_of_a_csv_are_counted_as_csv_has_them(tmp_path):
 
 
 def test_metrics_that_are_cut_are_refused(tmp_path):
-    metrics = moefps.routing_metrics(DUMP, by="domain", metrics=["gini_coefficient", "maxvio"])
-    whole = write_table_folder(tmp_path / "whole", metrics.tables(), metrics.about)
-    for name in metrics.tables():
+    metrics = moefps.routing_metrics(DUMP, metrics=["gini_coefficient", "maxvio", "expert_overlap", "Routing_Type"])
+    tables = {**metrics.tables(), "coactivation": metrics.coactivation()}
+    whole = write_table_folder(tmp_path / "whole", tables, metrics.about)
+    for name in tables:
         folder = edited(
             whole, tmp_path / name, f"{name}.csv", lambda text: "".join(text.splitlines(keepends=True)[:-1])
         )
         refused(
-            moefps.FileError, lambda folder=folder: moefps.open_metrics(folder), rf"{name} has \d+ rows; accepted: "
+            moefps.FileError, lambda folder=folder: moefps.open_metrics(folder), rf"{name} has [\d,]+ rows; accepted: "
         )
     folder = edited(whole, tmp_path / "cut", "layers.csv", lambda text: text[:-20])
-    refused(moefps.FileError, lambda: moefps.open_metrics(folder), r"layers.csv: line \d+ has \d+ of 14 columns")
+    refused(moefps.FileError, lambda: moefps.open_metrics(folder), r"layers.csv: line \d+ has \d+ of 13 columns")
     value = str(metrics.layers["value"][0])
     wild = edited(whole, tmp_path / "inf", "layers.csv", lambda text: text.replace(value, "inf", 1))
     refused(moefps.FileError, lambda: moefps.open_metrics(wild), "layers.csv: gini_coefficient is infinite; accepted")

@@ -61,6 +61,8 @@ _KNOWN_OF_LAYERS = {
     **dict.fromkeys(("model_layer", "passive_experts"), _INTEGER),
     "signed_weights": _TRUTH,
 }
+_TEXTS = [of.name.casefold() for of in METRICS if of.level == "text"]
+"""Metrics that a summary has not."""
 _MAY_BE_INFINITE = {name.casefold() for of in METRICS if of.may_be_infinite for name in (of.name, *of.aliases)}
 _INFINITE = ("value", "mean", "min", "max", *(f"p{p}" for p in PERCENTILES))
 """Columns of numbers of metrics, of which some may be infinite."""
@@ -115,13 +117,13 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
         raise FileError(f"{name}: has no {'table ' + missing[0] if missing else ABOUT}; accepted: {_ACCEPTED}")
     about = read_json_object(folder / ABOUT)
     groups = _groups(name, about)
-    tables = {table: _table(folder, table, groups) for table in (*_ALWAYS, "domains") if find_table(folder, table)}
+    names = (*_ALWAYS, "domains", "coactivation")
+    tables = {table: _table(folder, table, groups) for table in names if find_table(folder, table)}
     _check_heights(name, tables, about)
     pairs = None
-    if find_table(folder, "coactivation") is not None:
-        coactivation = _table(folder, "coactivation", groups)
+    if "coactivation" in tables:
         try:
-            pairs = _pair_counts(coactivation, tables["experts"], tables["details"])
+            pairs = _pair_counts(tables["coactivation"], tables["experts"], tables["details"])
         except (LookupError, TypeError, ValueError):
             raise FileError(f"{name}: coactivation has other layers, groups or experts than details") from None
     return RoutingMetrics(
@@ -166,18 +168,21 @@ def _table(folder: Path, name: str, groups: pl.DataType | None) -> pl.DataFrame:
 
 def _check_heights(name: str, tables: Mapping[str, pl.DataFrame], about: Mapping[str, Any]) -> None:
     """Refuse tables that are cut between two rows: each says how many the others have."""
-    layers, summary, details = (tables[table] for table in ("layers", "summary", "details"))
+    layers, details = tables["layers"], tables["details"]
+    of_numbers = [metric for metric in layers["metric"].unique() if str(metric).casefold() not in _TEXTS]
     n_groups = len(about["groups"]) if "group" in details.columns else 1
     said = about.get("n_layers")
     # What was counted piece by piece does not say it.
     n_layers = said if type(said) is int else details["layer"].n_unique()
     n_experts = details["n_experts"].sum()
+    n_pairs = (details["n_experts"] * (details["n_experts"] - 1)).sum()
     wanted = {
         "details": (n_layers * n_groups, "a row a layer and group"),
         "layers": (details.height * layers["metric"].n_unique(), "a row a layer, group and metric"),
-        "summary": (n_groups * summary["metric"].n_unique(), "a row a group and metric"),
+        "summary": (n_groups * len(of_numbers), "a row a group and metric"),
         "experts": (n_experts, "a row a layer, group and expert"),
         "domains": (n_experts, "a row a layer, group and expert"),
+        "coactivation": (n_pairs, "a row a layer, group and pair of experts"),
     }
     for table, (height, rows) in wanted.items():
         if table in tables and tables[table].height != height:
