@@ -270,6 +270,21 @@ def test_metrics_that_are_cut_are_refused(tmp_path):
     refused(moefps.FileError, lambda: moefps.open_metrics(wild), "layers.csv: gini_coefficient is infinite; accepted")
 
 
+@pytest.mark.parametrize("by_domain", [False, True])
+@pytest.mark.parametrize("domains", [["law", "code"], [3, 1]])
+def test_metrics_of_batches_come_back(by_domain, domains, tmp_path):
+    analyzer = moefps.RoutingAnalyzer(8)
+    ids = np.argsort(np.random.default_rng(0).random((30, 8)), axis=1)[:, :2]
+    for layer in (0, 2):
+        analyzer.update(ids, layer=layer, domains=[domains[i % 2] for i in range(30)])
+    metrics = analyzer.result(["gini_coefficient", "expert_overlap"], by_domain=by_domain)
+    again = moefps.open_metrics(write_table_folder(tmp_path / "found", metrics.tables(), metrics.about))
+    assert again.domains is not None
+    for name, table in metrics.tables().items():
+        assert_frame_equal(again.tables()[name], table)
+    moefps.write_report(again, tmp_path / "page.html")
+
+
 def test_picks_come_back_and_others_are_refused(tmp_path):
     moefps_command("select", DUMP, "-m", "3", "-o", tmp_path / "sel.csv")
     moefps_command("select", DUMP, "-m", "3", "-o", tmp_path / "sel.json")

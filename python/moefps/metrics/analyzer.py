@@ -245,7 +245,9 @@ class RoutingAnalyzer:
         )
         if by_domain and not names:
             raise ArgumentError("by_domain: no domains were given; accepted: False, or updates with domains")
-        about = {"source": "RoutingAnalyzer", "convention": "literature"}
+        about: dict[str, Any] = {"source": "RoutingAnalyzer", "convention": "literature"}
+        if names:
+            about |= {"by": "domain", "groups": names} if by_domain else {"domains": names}
         options: dict[str, Any] = {"capacity_factor": self._capacity_factor, "metrics": metrics, "about": about}
         found = None
         if not by_domain:

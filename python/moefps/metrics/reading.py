@@ -116,9 +116,14 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
     if missing or not (folder / ABOUT).is_file():
         raise FileError(f"{name}: has no {'table ' + missing[0] if missing else ABOUT}; accepted: {_ACCEPTED}")
     about = read_json_object(folder / ABOUT)
-    groups = _groups(name, about)
-    names = (*_ALWAYS, "domains", "coactivation")
-    tables = {table: _table(folder, table, groups) for table in names if find_table(folder, table)}
+    groups = _groups(name, about, "groups") if about.get("by") is not None or "groups" in about else None
+    # Domains may be told apart in a table of their own alone.
+    of_domains = _groups(name, about, "domains") if groups is None and "domains" in about else groups
+    tables = {
+        table: _table(folder, table, of_domains if table == "domains" else groups)
+        for table in (*_ALWAYS, "domains", "coactivation")
+        if find_table(folder, table)
+    }
     _check_heights(name, tables, about)
     pairs = None
     if "coactivation" in tables:
@@ -137,17 +142,15 @@ def open_metrics(path: PathLike) -> RoutingMetrics:
     )
 
 
-def _groups(name: str, about: Mapping[str, Any]) -> pl.DataType | None:
-    """Tell the type of the groups by their list; None where there are none."""
-    if about.get("by") is None and "groups" not in about:
-        return None
-    groups = about.get("groups")
+def _groups(name: str, about: Mapping[str, Any], key: str) -> pl.DataType:
+    """Tell the type of groups or domains by their list."""
+    groups = about.get(key)
     if not isinstance(groups, list):
-        raise FileError(f"{name}: {ABOUT} has no list of groups; accepted: {_ACCEPTED}")
+        raise FileError(f"{name}: {ABOUT} has no list of {key}; accepted: {_ACCEPTED}")
     for kind, dtype in ((bool, _TRUTH), (int, _INTEGER), (str, _TEXT)):
         if all(isinstance(group, kind) for group in groups):
             return dtype
-    raise FileError(f"{name}: {ABOUT} has groups of several kinds; accepted: {_ACCEPTED}")
+    raise FileError(f"{name}: {ABOUT} has {key} of several kinds; accepted: {_ACCEPTED}")
 
 
 def _table(folder: Path, name: str, groups: pl.DataType | None) -> pl.DataFrame:
@@ -181,7 +184,7 @@ def _check_heights(name: str, tables: Mapping[str, pl.DataFrame], about: Mapping
         "layers": (details.height * layers["metric"].n_unique(), "a row a layer, group and metric"),
         "summary": (n_groups * len(of_numbers), "a row a group and metric"),
         "experts": (n_experts, "a row a layer, group and expert"),
-        "domains": (n_experts, "a row a layer, group and expert"),
+        "domains": (n_experts * len(about.get("domains", [None])), "a row a layer, group and expert"),
         "coactivation": (n_pairs, "a row a layer, group and pair of experts"),
     }
     for table, (height, rows) in wanted.items():
