@@ -282,7 +282,6 @@ def test_metrics_of_batches_come_back(by_domain, domains, tmp_path):
     assert again.domains is not None
     for name, table in metrics.tables().items():
         assert_frame_equal(again.tables()[name], table)
-    moefps.write_report(again, tmp_path / "page.html")
 
 
 def test_picks_come_back_and_others_are_refused(tmp_path):
