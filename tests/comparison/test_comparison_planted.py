@@ -158,8 +158,7 @@ def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path, 
     summary = found.tool_expert_leakage_summary
     first = summary.row(0, named=True)
     assert first["layer"] == 0
-    assert sign * first["r"] > 0.7
-    assert min(sign * first["r_lo"], sign * first["r_hi"]) > 0.5
+    assert min(sign * first["r_lo"], sign * first["r_hi"]) > 0.7
     # Where there is no shift, r is of noise, and says nothing.
     assert (summary["r_hi"] - summary["r_lo"]).tail(-1).mean() > 1.8
     assert first["q"] < 0.05
@@ -167,9 +166,9 @@ def test_a_correlation_is_inside_its_interval_and_no_shift_has_even_p(tmp_path, 
     used = found.layer_joint_metrics.filter(pl.col("group") == "all")
     # Where nothing is shifted, the observed TV is what exchanging the conditions gives.
     assert (used["usage_tv"] / used["usage_tv_null"]).tail(-1).is_between(0.75, 1.3).all()
-    if sign > 0:
-        assert used["usage_tv"][0] > 3 * used["usage_tv_null"][0]
-        assert used["usage_js_lo"][0] > 0
+    # Over all tokens, opposite shifts cancel out in part.
+    assert used["usage_tv"][0] > (3 if sign > 0 else 2) * used["usage_tv_null"][0]
+    assert used["usage_js_lo"][0] > 0
     assert "In 1 of 12 layers the shifts of experts" in found.findings
     assert "(q < 0.05). In all of these the interval of r leaves 0 out" in found.findings
 
