@@ -39,8 +39,7 @@ def test_usage_that_is_shifted(world, most_width):
     made = make_world(np.random.default_rng(1), **world)
     layers = measured(made)
     ends = correlation_intervals([layer.moments for layer in layers])
-    # Where noise may be all there is, an interval of every correlation holds the truth too often, and says nothing.
-    assert 0.92 <= held(made.r, *ends.T) <= (1.0 if world["signal"] < 10 else 0.98)
+    assert 0.92 <= held(made.r, *ends.T) <= 0.98
     assert np.ptp(ends, axis=1).mean() < most_width
     js = np.array([[layer.rows["tool"][f"usage_js_{end}"] for end in ("lo", "hi")] for layer in layers])
     assert 0.92 <= held(float(js_divergence(*made.usage)), *js.T) <= 0.98
@@ -56,7 +55,7 @@ def test_usage_that_is_not_shifted(load):
     made = make_world(np.random.default_rng(2), n_experts=32, n_tasks=30, signal=0, load=load)
     layers = measured(made)
     lo = np.array([layer.rows["tool"]["usage_js_lo"] for layer in layers])
-    assert 0.92 <= held(0.0, lo, np.inf) <= 0.985
+    assert 0.92 <= held(0.0, lo, np.inf) <= 0.98
     # Differences of two studies have nothing to do with each other.
     deltas = np.stack([layer.delta for layer in layers])
     p = sign_flip_p(deltas[:, 0], np.roll(deltas[:, 1], 1, axis=0), n_resamples=400, seed=3)
