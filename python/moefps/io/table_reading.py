@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from moefps.errors import FileError
@@ -165,25 +165,24 @@ def _from_csv(data: bytes, columns: _Columns) -> pl.DataFrame:
 
 def _check_rows(data: bytes) -> None:
     """Refuse rows without all columns, which polars would fill with nulls, and a last one that has no end."""
-    # Bytes at once: csv.reader takes half a second for 100,000 rows, and refuses long texts.
-    raw = np.frombuffer(data, dtype=np.uint8)
-    plain = ~np.logical_xor.accumulate(raw == ord('"'))
-    lines = np.flatnonzero(raw == ord("\n"))
-    ends = lines[plain[lines]]
-    is_whole = len(ends) > 0 and ends[-1] == len(raw) - 1
-    if not is_whole:
-        ends = np.append(ends, len(raw))
-    commas = np.flatnonzero((raw == ord(",")) & plain)
-    n_fields = np.diff(np.searchsorted(commas, ends), prepend=0) + 1
-    uneven = np.flatnonzero(n_fields != n_fields[0])
-    row = int(uneven[0]) if len(uneven) else len(ends) - 1
-    # Lines as an editor counts them; a quoted text may have several.
-    line = int(np.searchsorted(lines, ends[row - 1])) + 2 if row else 1
-    if len(uneven):
-        found, accepted = n_fields[row], n_fields[0]
-        raise FileError(f"line {line} has {found:,} of {accepted:,} columns; accepted: all of them, and no more")
-    if not is_whole:
-        raise FileError(f"line {line} has no end, as if the file were cut; accepted: whole lines")
+    rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+    start, wanted = 1, 0
+    # A text may be long; the limit is of all readers, so it is put back.
+    limit = csv.field_size_limit(len(data))
+    try:
+        for row in rows:
+            # The only column's empty value is an empty line.
+            found = max(1, len(row))
+            wanted = wanted or found
+            if found != wanted:
+                raise FileError(f"line {start} has {found:,} of {wanted:,} columns; accepted: all of them, and no more")
+            start = rows.line_num + 1
+    except csv.Error as error:
+        raise FileError(f"line {start}: {error}; accepted: whole lines of csv") from None
+    finally:
+        csv.field_size_limit(limit)
+    if not data.endswith(b"\n"):
+        raise FileError(f"line {rows.line_num} has no end, as if the file were cut; accepted: whole lines")
 
 
 def _check_numbers(frame: pl.DataFrame, names: Collection[str], infinite: Collection[str]) -> None:
